@@ -1,0 +1,116 @@
+"""The ports: what an engine, a model and a results store must do for a run. Adapters live beside `core`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
+
+from batchinfer.core._units import Partition, StagedPart, UnitReport, WorkUnit
+
+_Task = TypeVar("_Task")
+_Outcome = TypeVar("_Outcome")
+
+BlockMap = Callable[[Callable[[_Task], _Outcome], Iterable[_Task]], Iterable[_Outcome]]
+"""Applies a function to each block of a batch, in order, perhaps on many threads. `map` is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """Rows of a batch that cannot be scored: their indices (int64, ascending, each once) and why."""
+
+    rows: Any
+    reasons: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+
+class Model(Protocol):
+    """A loaded model: pure, thread-safe, and bit-exact under the rule that its certificate states."""
+
+    @property
+    def identity(self) -> str:
+        """`name@version`, as the lineage column carries it."""
+
+    @property
+    def output_schema(self) -> pa.Schema:
+        """The result columns, in order."""
+
+    def score(
+        self, features: pa.RecordBatch, blocks: BlockMap[Any, Any] = map
+    ) -> tuple[pa.RecordBatch, Refusals]:
+        """Score the rows that can be scored: result columns of those rows in order, and the others."""
+
+
+class Engine(Protocol):
+    """Where units are worked on. One verb; placement, retries and devices are the engine's own affair."""
+
+    def map(
+        self, work: Callable[[WorkUnit], UnitReport], units: Sequence[WorkUnit]
+    ) -> Iterator[UnitReport]:
+        """Yield each unit's report as it is done, in any order. The first error ends the iteration."""
+
+
+@dataclass(frozen=True, slots=True)
+class StagingArea:
+    """Where a worker puts parts and receipts of one run. Plain strings: it travels to the workers.
+
+    A part lies at `parts/<partition path>/<name>`, a receipt at `receipts/<unit>.json`.
+    """
+
+    parts: str
+    receipts: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What the store held for a run's partitions when the run began; a commit on anything else is refused."""
+
+    tokens: dict[Partition, str]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitInfo:
+    """What a commit says of itself: kept in the table's own log, so that the table explains its rows."""
+
+    run_id: str
+    pipeline: str
+    report: dict[str, Any]
+
+
+class Store(Protocol):
+    """A results table that replaces partitions in one atomic step."""
+
+    def begin(self, run_id: str, schema: pa.Schema, partitions: Sequence[Partition]) -> Fence:
+        """Check that the table takes rows of `schema` and can be written to, and read the fence.
+
+        Raises:
+            StoreError: another schema, other partition columns, or no permission.
+        """
+
+    def staging(self, run_id: str) -> StagingArea:
+        """Where the run's workers stage."""
+
+    def commit(self, fence: Fence, parts: Sequence[tuple[Partition, StagedPart]], info: CommitInfo) -> int:
+        """Replace the fence's partitions by the parts, atomically; returns the new table version.
+
+        Raises:
+            CommitRefused: a partition was replaced since `begin`. Nothing has changed.
+            CommitUnknown: the outcome could not be learnt. Nothing may be deleted.
+        """
+
+
+class StoreHistory(Protocol):
+    """What a results table remembers. `results` commands and recovery ask it."""
+
+    def committed(self, run_id: str, partitions: Sequence[Partition]) -> tuple[int, CommitInfo] | None:
+        """The version and info of a run whose rows are what readers of the partitions see now, else None."""
+
+    def history(self, limit: int) -> list[dict[str, Any]]:
+        """The latest commits, newest first: version, timestamp_ms, run_id, pipeline, operation, report."""
+
+    def sweep(self, older_than_seconds: float, *, dry_run: bool) -> list[str]:
+        """Delete staged files of at least that age which no commit refers to; returns their paths."""

@@ -1,0 +1,108 @@
+"""A pipeline's transform: loaded from its file, and held to its contract on every batch."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import pyarrow as pa
+
+from batchinfer.errors import TransformError
+
+TransformFunction = Callable[[pa.RecordBatch], pa.RecordBatch]
+
+
+class Transform:
+    """An Arrow → Arrow function of the pipeline's own, for what cannot live in the ONNX graph.
+
+    The function is called once for each batch, from many threads at a time, with all columns of the input
+    (and on no rows at all, never). It returns the model's columns as a RecordBatch or Table: as many rows,
+    in the same order, always of the same schema.
+
+    Args:
+        name: as the spec states it, `features.py:build`.
+        function: the function itself.
+    """
+
+    def __init__(self, name: str, function: TransformFunction) -> None:
+        self.name = name
+        self._function = function
+        self._schema: pa.Schema | None = None
+
+    @classmethod
+    def load(cls, file: Path, name: str) -> Transform:
+        """Import the file and take the function that `name` (`FILE.py:FUNCTION`) states.
+
+        Raises:
+            TransformError: no such file or function, or importing it failed.
+        """
+        function_name = name.rpartition(":")[2]
+        module_name = f"batchinfer_transform_{sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
+        spec = importlib.util.spec_from_file_location(module_name, file)
+        if spec is None or spec.loader is None or not file.is_file():
+            raise TransformError(f"transform: no such file: {file}", path=str(file))
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as e:
+            raise TransformError(
+                f"transform: importing {file} raised {type(e).__name__}: {e}", path=str(file)
+            ) from e
+        function = getattr(module, function_name, None)
+        if not callable(function):
+            raise TransformError(f"transform: {file} has no function '{function_name}'", path=str(file))
+        return cls(name, function)
+
+    def __call__(self, batch: pa.RecordBatch, where: str) -> pa.RecordBatch:
+        """The features of `batch`, which lies at `where` (for the messages).
+
+        Raises:
+            TransformError: it raised, returned something else, other rows, or another schema than before.
+        """
+        try:
+            features = self._function(batch)
+        except Exception as e:
+            raise TransformError(
+                f"transform {self.name} raised {type(e).__name__} on {where}: {e}",
+                next_step="it must take every row: handle such values in it, or keep them out of the input",
+                transform=self.name,
+                where=where,
+            ) from e
+        if isinstance(features, pa.Table):
+            features = _one_batch(features)
+        if not isinstance(features, pa.RecordBatch):
+            found = type(features).__name__
+            raise self._broken(where, f"returned {found}, not a pyarrow RecordBatch or Table")
+        if features.num_rows != batch.num_rows:
+            raise self._broken(where, f"returned {features.num_rows} rows for {batch.num_rows}")
+        if self._schema is None:
+            self._schema = features.schema
+        if not features.schema.equals(self._schema):
+            before, now = _difference(self._schema, features.schema)
+            raise self._broken(where, f"returned another schema: {now}, before {before}")
+        return features
+
+    def _broken(self, where: str, what: str) -> TransformError:
+        return TransformError(
+            f"transform {self.name} {what} ({where})",
+            next_step="return one row for each row, in order, always with the same columns and types",
+            transform=self.name,
+            where=where,
+        )
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def _difference(before: pa.Schema, now: pa.Schema) -> tuple[str, str]:
+    def said(schema: pa.Schema, other: pa.Schema) -> str:
+        unlike = [f for f in schema if other.get_field_index(f.name) < 0 or other.field(f.name) != f]
+        return ", ".join(f"{f.name} {f.type}" for f in unlike) or "the same columns in another order"
+
+    return said(before, now), said(now, before)

@@ -1,0 +1,159 @@
+"""The whole error tree. Each error is transient (try again) or terminal, by type; unknown means terminal.
+
+    BatchinferError                     exit 1
+    ├── UsageError                      exit 2   wrong use of a command
+    ├── SpecError                       exit 2   the pipeline spec is wrong
+    ├── MissingExtra                    exit 2   a package that an extra installs is absent
+    ├── InputError                      exit 2   the input is not what the pipeline takes
+    ├── TransformError                  exit 2   the pipeline's transform broke its contract
+    ├── ModelError                      exit 2   a bundle, registry or graph is unusable
+    │   └── DigestMismatch                       the bundle is not the one that was added
+    ├── QualityGate                     exit 3   too many rows failed; nothing was committed
+    ├── RunFailed                       exit 1   the run could not go on
+    │   ├── LedgerError                          rows read and rows accounted for differ
+    │   ├── StoreError                           the results store cannot take the rows
+    │   └── CommitRefused                        another run replaced the partition first
+    ├── Interrupted                     exit 130 stopped by the user; a rerun goes on from here
+    └── Transient                       exit 75  try again: nothing is wrong with the work itself
+        ├── InputChanged                         a file changed between the plan and the read
+        └── CommitUnknown                        the commit's outcome could not be learnt
+
+Every error carries its fields as keyword arguments, and survives pickling with them: errors cross process
+boundaries on every engine but the local one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+__all__ = [
+    "BatchinferError",
+    "CommitRefused",
+    "CommitUnknown",
+    "DigestMismatch",
+    "InputChanged",
+    "InputError",
+    "Interrupted",
+    "LedgerError",
+    "MissingExtra",
+    "ModelError",
+    "QualityGate",
+    "RunFailed",
+    "SpecError",
+    "StoreError",
+    "TransformError",
+    "Transient",
+    "UsageError",
+]
+
+
+class BatchinferError(Exception):
+    """Something that batchinfer can name: what failed, on which object, and what to do next.
+
+    Args:
+        message: one or two plain sentences for the person who reads the log.
+        next_step: what to run or change, or "" where nothing general can be said.
+        fields: the facts behind the message (path, column, row, expected, found …), for programs.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, next_step: str = "", **fields: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+        self.fields = fields
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  → {self.next_step}" if self.next_step else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.next_step, self.fields)
+
+
+def _rebuild(
+    kind: type[BatchinferError], message: str, next_step: str, fields: dict[str, Any]
+) -> BatchinferError:
+    return kind(message, next_step=next_step, **fields)
+
+
+class UsageError(BatchinferError):
+    """A command or function was called in a way that cannot work."""
+
+    exit_code = 2
+
+
+class SpecError(BatchinferError):
+    """The pipeline spec is wrong: names the file, the key, what is allowed and what was found."""
+
+    exit_code = 2
+
+
+class MissingExtra(BatchinferError):
+    """A package is absent that one of batchinfer's extras installs; names the extra."""
+
+    exit_code = 2
+
+
+class InputError(BatchinferError):
+    """The input is not what the pipeline takes: names the file, column, row or value."""
+
+    exit_code = 2
+
+
+class TransformError(BatchinferError):
+    """The pipeline's transform cannot be loaded, raised, dropped rows or changed its schema."""
+
+    exit_code = 2
+
+
+class ModelError(BatchinferError):
+    """A bundle, a registry or an ONNX graph cannot be used."""
+
+    exit_code = 2
+
+
+class DigestMismatch(ModelError):
+    """The bundle's files are not those whose digest was recorded."""
+
+
+class QualityGate(BatchinferError):
+    """More rows were refused than the spec allows. Nothing was committed."""
+
+    exit_code = 3
+
+
+class RunFailed(BatchinferError):
+    """The run could not go on. Nothing was committed."""
+
+
+class LedgerError(RunFailed):
+    """Rows read, scored, quarantined and skipped do not add up. Nothing was committed."""
+
+
+class StoreError(RunFailed):
+    """The results store cannot take the rows (no space, no permission, another schema)."""
+
+
+class CommitRefused(RunFailed):
+    """Another run replaced the partition since this one was planned. Its rows stand."""
+
+
+class Interrupted(BatchinferError):
+    """The user stopped the run. Staged units stay, and a rerun reuses them."""
+
+    exit_code = 130
+
+
+class Transient(BatchinferError):
+    """Nothing is wrong with the work itself: the same command may succeed later."""
+
+    exit_code = 75
+
+
+class InputChanged(Transient):
+    """An input file was removed, replaced or cut between the plan and the read."""
+
+
+class CommitUnknown(Transient):
+    """The store did not say whether the commit took place. Nothing was deleted; a rerun asks the log."""

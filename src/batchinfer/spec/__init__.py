@@ -1,0 +1,26 @@
+"""The pipeline spec: frozen, parsed once, and wrong keys are answered with the nearest right one."""
+
+from batchinfer.spec._parse import load_spec, parse_spec, validate
+from batchinfer.spec._pipeline import (
+    EngineSpec,
+    InputSpec,
+    OutputSpec,
+    PipelineSpec,
+    QualitySpec,
+)
+from batchinfer.spec._template import fill_parameters, parameters_of
+from batchinfer.spec._yaml import read_yaml
+
+__all__ = [
+    "EngineSpec",
+    "InputSpec",
+    "OutputSpec",
+    "PipelineSpec",
+    "QualitySpec",
+    "fill_parameters",
+    "load_spec",
+    "parameters_of",
+    "parse_spec",
+    "read_yaml",
+    "validate",
+]

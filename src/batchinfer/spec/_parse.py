@@ -1,0 +1,117 @@
+"""From a YAML file to a frozen `PipelineSpec`, or to an error that says which key and what instead."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from batchinfer.errors import BatchinferError, SpecError
+from batchinfer.spec._pipeline import PipelineSpec
+from batchinfer.spec._template import fill_environment
+from batchinfer.spec._yaml import read_yaml
+
+_Document = TypeVar("_Document", bound=BaseModel)
+
+
+def load_spec(path: str | Path, **overrides: Any) -> PipelineSpec:
+    """Read the pipeline spec at `path`: a YAML file, or a folder that holds a `pipeline.yaml`.
+
+    Args:
+        path: the spec's file or folder.
+        overrides: values by dotted key, as `**{"output.path": "elsewhere"}`; they win over the file.
+
+    Raises:
+        SpecError: no such file, not YAML, an unknown key, a wrong value or an unset variable.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / "pipeline.yaml"
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as e:
+        raise SpecError(
+            f"{file}: cannot read the pipeline spec: {e.strerror}",
+            next_step="name a pipeline.yaml, or the folder that holds one",
+            path=str(file),
+        ) from e
+    except UnicodeDecodeError as e:
+        raise SpecError(f"{file}: not UTF-8 text (byte {e.start})", path=str(file)) from e
+    return parse_spec(read_yaml(text, name=file), file=file, overrides=overrides)
+
+
+def parse_spec(
+    document: dict[str, Any], *, file: Path, overrides: Mapping[str, Any] | None = None
+) -> PipelineSpec:
+    """Build the spec from a parsed document; see `load_spec`."""
+    if "folder" in document:  # a field of the object, not a key of the file
+        raise _unknown_key("folder", PipelineSpec, file, SpecError)
+    for key, value in (overrides or {}).items():
+        _override(document, key, value, file)
+    filled = fill_environment(document, os.environ)
+    return validate(PipelineSpec, {**filled, "folder": file.parent}, name=file)
+
+
+def validate(
+    kind: type[_Document],
+    document: Mapping[str, Any],
+    *,
+    name: str | Path,
+    error: type[BatchinferError] = SpecError,
+) -> _Document:
+    """Turn pydantic's findings about `document`, read from the file `name`, into one error of ours.
+
+    Raises:
+        SpecError (or `error`): every wrong key with what was allowed and found, nearest name first.
+    """
+    try:
+        return kind.model_validate(document)
+    except ValidationError as e:
+        lines = [_finding(kind, finding) for finding in e.errors()]
+        raise error("\n".join(f"{name}: {line}" for line in lines), path=str(name)) from e
+
+
+def _finding(kind: type[BaseModel], finding: Any) -> str:
+    location = [str(part) for part in finding["loc"]]
+    key = ".".join(location) or "the spec"
+    if finding["type"] == "extra_forbidden":
+        return str(_unknown_key(key, kind, None, SpecError))
+    if finding["type"] == "missing":
+        return f"'{key}' is missing"
+    message = finding["msg"].removeprefix("Value error, ")
+    if finding["type"] == "value_error":
+        return str(message)
+    return f"'{key}': {message[0].lower()}{message[1:]}, found {finding['input']!r}"
+
+
+def _unknown_key(
+    key: str, kind: type[BaseModel], file: Path | None, error: type[BatchinferError]
+) -> BatchinferError:
+    *path, last = key.split(".")
+    allowed = _keys_at(kind, path)
+    near = difflib.get_close_matches(last, allowed, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"allowed here: {', '.join(allowed)}"
+    where = f"{file}: " if file else ""
+    return error(f"{where}unknown key '{key}'; {hint}", key=key)
+
+
+def _keys_at(kind: type[BaseModel], path: list[str]) -> list[str]:
+    current: Any = kind
+    for part in path:
+        field = getattr(current, "model_fields", {}).get(part)
+        current = field.annotation if field else None
+    return sorted(n for n, f in getattr(current, "model_fields", {}).items() if not f.exclude)
+
+
+def _override(document: dict[str, Any], key: str, value: Any, file: Path) -> None:
+    *path, last = key.split(".")
+    section = document
+    for part in path:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise SpecError(f"{file}: cannot set '{key}': '{part}' holds a value, not keys", key=key)
+    section[last] = value

@@ -1,0 +1,102 @@
+"""What a pipeline spec may say, key by key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+_Column = Annotated[str, Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class InputSpec(_Section):
+    """Where the rows come from and which columns name a row."""
+
+    path: Annotated[str, Field(min_length=1)]
+    key: Annotated[tuple[_Column, ...], Field(min_length=1, strict=False)]
+
+
+class OutputSpec(_Section):
+    """Where the predictions go, and what of the input goes with them."""
+
+    store: Literal["delta", "parquet"] = "delta"
+    path: Annotated[str, Field(min_length=1)]
+    partition_by: Annotated[tuple[_Column, ...], Field(strict=False)] = ()
+    carry: Annotated[tuple[_Column, ...], Field(strict=False)] = ()
+
+
+class QualitySpec(_Section):
+    """What becomes of rows that cannot be scored.
+
+    `max_quarantined` is a share of the rows read, 0 to 1; a run with a larger share stops before its commit.
+    """
+
+    on_failure: Literal["quarantine", "fail"] = "quarantine"
+    max_quarantined: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.05
+
+
+class EngineSpec(_Section):
+    """Which engine maps the worker over the units, and its options.
+
+    `threads` is the number of cores the local engine scores on; by default all that the process may use.
+    """
+
+    kind: Literal["local"] = "local"
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+
+
+class PipelineSpec(_Section):
+    """One pipeline, for batch and stream alike. Made by `load_spec`; see docs/spec.md for every key."""
+
+    name: _Name
+    model: Annotated[str, Field(min_length=1)]
+    registry: str | None = None
+    input: InputSpec
+    transform: Annotated[str, Field(pattern=r"^[^:]+\.py:[A-Za-z_]\w*$")] | None = None
+    output: OutputSpec
+    quality: QualitySpec = QualitySpec()
+    engine: EngineSpec = EngineSpec()
+
+    folder: Annotated[Path, Field(exclude=True, strict=False)] = Path()
+    """Where the spec file lies; `transform` is relative to it. Set by `load_spec`, no key of the file."""
+
+    @model_validator(mode="after")
+    def _names_are_unambiguous(self) -> PipelineSpec:
+        kept = [*self.input.key, *self.output.carry]
+        for column in [*kept, *self.output.partition_by]:
+            if column.startswith("_"):
+                raise ValueError(f"column '{column}': names with a leading _ are kept for lineage")
+        twice = sorted({c for c in kept if kept.count(c) > 1})
+        if twice:
+            raise ValueError(f"column '{twice[0]}' is named twice in input.key and output.carry")
+        both = sorted(set(kept) & set(self.output.partition_by))
+        if both:
+            raise ValueError(
+                f"column '{both[0]}' is a partition column already; take it out of input.key and "
+                "output.carry"
+            )
+        return self
+
+    @property
+    def transform_file(self) -> Path | None:
+        """The file that holds the transform, or None."""
+        return self.folder / self.transform.rpartition(":")[0] if self.transform else None
+
+    def digest(self) -> str:
+        """sha256 over all that can change a result row, the transform's source included.
+
+        The model is left out (it has a digest of its own), and so are the registry and the engine, which
+        change where and how fast a row is scored, but not its bits.
+        """
+        stated = self.model_dump(mode="json", exclude={"model", "registry", "engine"})
+        if self.transform_file is not None:
+            stated["transform_source"] = self.transform_file.read_text(encoding="utf-8")
+        return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
