@@ -39,7 +39,7 @@ class Model(Protocol):
     def output_schema(self) -> pa.Schema:
         """The result columns, in order."""
 
-    def score(
+    def score_rows(
         self, features: pa.RecordBatch, blocks: BlockMap[Any, Any] = map
     ) -> tuple[pa.RecordBatch, Refusals]:
         """Score the rows that can be scored: result columns of those rows in order, and the others."""
@@ -48,9 +48,7 @@ class Model(Protocol):
 class Engine(Protocol):
     """Where units are worked on. One verb; placement, retries and devices are the engine's own affair."""
 
-    def map(
-        self, work: Callable[[WorkUnit], UnitReport], units: Sequence[WorkUnit]
-    ) -> Iterator[UnitReport]:
+    def map(self, work: Callable[[WorkUnit], UnitReport], units: Sequence[WorkUnit]) -> Iterator[UnitReport]:
         """Yield each unit's report as it is done, in any order. The first error ends the iteration."""
 
 

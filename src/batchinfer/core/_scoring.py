@@ -58,9 +58,7 @@ class ScoringPath:
         self._kept = [*key, *carry]
         self._key_columns = len(key)
 
-    def score(
-        self, batch: pa.RecordBatch, lineage: Lineage, blocks: BlockMap[Any, Any] = map
-    ) -> Scored:
+    def score(self, batch: pa.RecordBatch, lineage: Lineage, blocks: BlockMap[Any, Any] = map) -> Scored:
         """Score a batch of at least one row.
 
         A row's result does not depend on its neighbours, as far as the model's certificate goes.
@@ -72,7 +70,7 @@ class ScoringPath:
         """
         kept = [_stored(batch, field, lineage) for field in self._kept]
         features = batch if self._transform is None else self._transform(batch, _place(lineage))
-        predictions, refused = self.model.score(features, blocks)
+        predictions, refused = self.model.score_rows(features, blocks)
         quarantine = None
         if refused:
             bad = pa.array(refused.rows)

@@ -117,6 +117,4 @@ def storing(path: str) -> Iterator[None]:
             step = "make the folder writable for this user, or write elsewhere with output.path"
         else:
             step = "see the reason above, then run again: units staged so far are reused"
-        raise StoreError(
-            f"{path}: cannot write: {reason}", next_step=step, path=path, reason=reason
-        ) from e
+        raise StoreError(f"{path}: cannot write: {reason}", next_step=step, path=path, reason=reason) from e

@@ -39,7 +39,7 @@ def read_yaml(
         SpecError (or `error`): not YAML, or not a mapping; with file, line and column.
     """
     try:
-        value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        value = yaml.load(text, Loader=_StrictLoader)
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else str(name)
