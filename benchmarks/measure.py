@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import statistics
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -50,10 +50,8 @@ def parallel(items: Iterable[Item], worker: Callable[[], Callable[[Item], object
     threads = [threading.Thread(target=loop, daemon=True) for _ in range(cores())]
     for thread in threads:
         thread.start()
-    try:
+    with contextlib.suppress(threading.BrokenBarrierError):
         ready.wait()
-    except threading.BrokenBarrierError:
-        pass
     started = time.perf_counter()
     for thread in threads:
         thread.join()
@@ -96,23 +94,6 @@ def spawn(command: Sequence[str | Path], cwd: Path | None = None, **environment:
         words = (done.stderr or done.stdout)[-4000:]
         raise SystemExit(f"exit {done.returncode} from {' '.join(map(str, command))}\n{words}")
     return Child(wall_s, done.returncode, done.stdout, done.stderr)
-
-
-def peak_mb() -> float:
-    """Most memory that this process has had resident.
-
-    VmHWM where there is one: on Linux `ru_maxrss` starts at the size of the process that spawned
-    this one, so a large parent would be reported as a large child.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def median(values: Iterable[float]) -> float:

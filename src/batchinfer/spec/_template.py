@@ -23,8 +23,7 @@ def fill_environment(value: Any, environment: Mapping[str, str], *, key: str = "
     """
     if isinstance(value, dict):
         return {
-            k: fill_environment(v, environment, key=f"{key}.{k}" if key else str(k))
-            for k, v in value.items()
+            k: fill_environment(v, environment, key=f"{key}.{k}" if key else str(k)) for k, v in value.items()
         }
     if isinstance(value, list):
         return [fill_environment(v, environment, key=f"{key}[{i}]") for i, v in enumerate(value)]

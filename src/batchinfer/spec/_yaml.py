@@ -30,9 +30,7 @@ class _StrictLoader(_SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def read_yaml(
-    text: str, *, name: str | Path, error: type[BatchinferError] = SpecError
-) -> dict[str, Any]:
+def read_yaml(text: str, *, name: str | Path, error: type[BatchinferError] = SpecError) -> dict[str, Any]:
     """Parse `text`, the content of the file called `name`, into a mapping.
 
     Raises:

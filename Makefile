@@ -1,0 +1,54 @@
+# Two commands do all: `make demo` and `make test`. Both set up what they need, in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIPELINE := pipelines/flight_delay
+BENCH := build/bench
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test torture check format bench bench-peers constraints clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "batchinfer needs Python 3.11 or newer: make PYTHON=python3.11 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[cpu,dev,convert]'
+	@touch $@
+
+setup: $(INSTALLED) ## Set up .venv with all that demo, test and check need
+
+demo: $(INSTALLED) ## Score the sample flights and show what came out
+	@$(BIN)/batchinfer demo
+
+test: $(INSTALLED) ## Run the tests
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(ARGS)
+
+torture: $(INSTALLED) ## Run the seeded fault tests whole (minutes)
+	BATCHINFER_TORTURE=all $(BIN)/python -m pytest -n 2 tests/faults $(ARGS)
+
+check: $(INSTALLED) ## Lint, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## Format the code
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format --quiet .
+
+bench: $(INSTALLED) ## Measure a run of 10 M rows against the floor of the hardware (minutes)
+	$(BIN)/python benchmarks/data.py --folder $(BENCH)
+	$(BIN)/python benchmarks/core.py --folder $(BENCH)
+	$(BIN)/python benchmarks/startup.py
+
+constraints: $(INSTALLED) ## Pin the versions anew
+	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --python-version 3.11 \
+		--no-annotate --custom-compile-command 'make constraints' -o constraints.txt
+
+clean: ## Remove what demo, tests and benchmarks made
+	rm -rf build results runs .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

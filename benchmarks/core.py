@@ -1,0 +1,128 @@
+"""How near does a run come to the floor: decode + tensors + model + encode, and nothing else?
+
+    python -m benchmarks.core                          # 10 M rows, MLP and LightGBM
+    python -m benchmarks.core --rows 2000000 --models mlp --repeats 5
+
+For each model one program measures, interleaved and on the same files, each stage alone with plain
+pyarrow, NumPy and ONNX Runtime on all cores, the same stages chained by hand, and `batchinfer.run`
+in a fresh process.  A slow model is measured on as many rows as take 5 seconds, and scaled; the
+table says so.  Ratios are the median of the ratios within each repeat, so that a machine which
+others use too does not decide them.
+
+Goals: run <= 1.25 x floor for both; LightGBM's rows/s >= 0.95 of the model's own; under 600 MB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from .data import DEFAULT_FOLDER, DEFAULT_ROWS, KEY, MODELS, ensure_flights, ensure_model
+from .floor import Floor
+from .jobs import Job, installed, prepare, work_folder
+from .measure import Figures, arguments, median, spread, store, table, verdict
+
+STAGES = ("decode", "tensors", "model", "encode")
+FLOOR_GOAL = 1.25
+MODEL_GOAL = 0.95
+MEMORY_GOAL_MB = 600.0
+
+Repeat = dict[str, float]
+
+
+def measure_once(floor: Floor, job: Job | None) -> Repeat:
+    """Every stage once, and one run between them, so that all see the same machine."""
+    repeat = {
+        "decode": floor.decode(),
+        "tensors": floor.tensors_alone(),
+        "encode": floor.encode(),
+        "encode_key_score": floor.encode([KEY, "score"]),
+        "model": floor.model(),
+    }
+    if job is not None:
+        repeat |= asdict(job.run())
+    repeat["by_hand"] = floor.by_hand()
+    repeat["floor"] = sum(repeat[stage] for stage in STAGES)
+    return repeat
+
+
+def figures_of(floor: Floor, repeats: list[Repeat]) -> Figures:
+    return {
+        "rows": floor.rows,
+        "model_rows": floor.model_rows,
+        "batch_rows": floor.batch_rows,
+        "model_rows_per_s_by_batch": floor.rates,
+        "medians": {name: median(each[name] for each in repeats) for name in repeats[0]},
+        "repeats": repeats,
+    }
+
+
+def ratio(repeats: list[Repeat], above: str, below: str) -> float:
+    return median(each[above] / each[below] for each in repeats)
+
+
+def show_stages(name: str, floor: Floor, repeats: list[Repeat]) -> None:
+    ran = ["job_s"] if "job_s" in repeats[0] else []
+    lines = []
+    for stage in (*STAGES, "floor", "by_hand", *ran, "encode_key_score"):
+        samples = [each[stage] for each in repeats]
+        seconds = median(samples)
+        lines.append(
+            [
+                {"job_s": "batchinfer.run", "by_hand": "chained by hand"}.get(stage, stage),
+                f"{seconds:.3f}",
+                spread(samples),
+                f"{floor.rows / seconds / 1e6:.2f}",
+                f"{ratio(repeats, stage, 'floor'):.2f}",
+            ]
+        )
+    table(
+        f"{name}: {floor.rows:,} rows, batches of {floor.batch_rows:,}, "
+        f"model alone on {floor.model_rows:,} rows",
+        ["stage", "seconds", "spread", "M rows/s", "of floor"],
+        lines,
+    )
+
+
+def show_goals(name: str, repeats: list[Repeat]) -> None:
+    if "job_s" not in repeats[0]:
+        return
+    of_floor = ratio(repeats, "job_s", "floor")
+    of_model = ratio(repeats, "model", "job_s")
+    peak_mb = median(each["peak_mb"] for each in repeats)
+    model_verdict = verdict(of_model, MODEL_GOAL, at_least=True) if name == "lightgbm" else ""
+    process_s = median(each["process_s"] for each in repeats)
+    table(
+        f"{name}: goals",
+        ["ratio", "found", ""],
+        [
+            ["run / floor", f"{of_floor:.2f}", verdict(of_floor, FLOOR_GOAL)],
+            ["run rows/s / model alone rows/s", f"{of_model:.2f}", model_verdict],
+            ["peak memory, MB", f"{peak_mb:.0f}", verdict(peak_mb, MEMORY_GOAL_MB)],
+            ["whole process, s", f"{process_s:.2f}", ""],
+        ],
+    )
+
+
+def main() -> None:
+    parser = arguments(__doc__, rows=DEFAULT_ROWS)
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--files", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
+    options = parser.parse_args()
+    flights = ensure_flights(options.folder, options.rows, options.files)
+    runnable = installed()
+    figures: Figures = {}
+    with work_folder(options.folder) as work:
+        for name in options.models:
+            job = prepare(options.folder, work, flights, options.rows, name) if runnable else None
+            floor = Floor(flights, ensure_model(options.folder, name), work / "floor")
+            repeats = [measure_once(floor, job) for _ in range(options.repeats)]
+            show_stages(name, floor, repeats)
+            show_goals(name, repeats)
+            figures[name] = figures_of(floor, repeats)
+    store(options.json, figures)
+
+
+if __name__ == "__main__":
+    main()

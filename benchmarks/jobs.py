@@ -1,0 +1,116 @@
+"""batchinfer's own side of a benchmark: a bundle, a spec, and runs in fresh processes."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from .data import KEY, ensure_model, ensure_sample
+from .measure import spawn
+
+DRIVER = Path(__file__).with_name("driver.py")
+
+
+def installed() -> bool:
+    """Whether there is a batchinfer to measure; says so when there is none."""
+    try:
+        importlib.import_module("batchinfer.cli").main  # noqa: B018
+    except (ImportError, AttributeError):
+        print("batchinfer is not installed here: its part is left out")
+        return False
+    return True
+
+
+def command() -> list[str]:
+    """How a user starts it: the console script that was installed beside this interpreter."""
+    script = Path(sys.executable).with_name("batchinfer")
+    return [str(script)] if script.exists() else [sys.executable, "-m", "batchinfer"]
+
+
+@contextmanager
+def work_folder(folder: Path) -> Iterator[Path]:
+    """A folder for registries, specs and results, fresh for this benchmark and removed after it."""
+    path = (folder / "work").resolve()
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFigures:
+    """One run: seconds of the call to `batchinfer.run`, of its process, and its peak memory."""
+
+    job_s: float
+    process_s: float
+    import_s: float
+    peak_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One model over one dataset, scored into a Delta table that is new each time."""
+
+    spec: Path
+    results: Path
+    rows: int
+
+    def run(self) -> RunFigures:
+        """Raises SystemExit when the run fails, or has not written a result for each row."""
+        shutil.rmtree(self.results, ignore_errors=True)
+        child = spawn([sys.executable, DRIVER, self.spec], cwd=self.spec.parent)
+        written = rows_written(self.results)
+        shutil.rmtree(self.results, ignore_errors=True)
+        if written != self.rows:
+            raise SystemExit(f"{self.rows:,} rows in, {written:,} out: {self.spec}")
+        report = child.report
+        return RunFigures(
+            job_s=report["job_s"],
+            process_s=child.wall_s,
+            import_s=report["import_s"],
+            peak_mb=report["peak_mb"],
+        )
+
+
+def rows_written(folder: Path) -> int:
+    """Rows in the Parquet files under `folder`, by their footers; metadata folders left out."""
+    return sum(
+        pq.read_metadata(path).num_rows
+        for path in folder.rglob("*.parquet")
+        if not any(part.startswith(("_", ".")) for part in path.relative_to(folder).parts)
+    )
+
+
+def prepare(folder: Path, work: Path, flights: Path, rows: int, model: str) -> Job:
+    """Add `model` to a registry in `work`, with the command line, and write a spec that uses it."""
+    onnx, sample = ensure_model(folder, model).resolve(), ensure_sample(folder).resolve()
+    registry = work / "models"
+    if not (registry / model).exists():
+        spawn(
+            [
+                *(*command(), "model", "add", model, "--onnx", str(onnx)),
+                *("--sample", str(sample), "--config", str(onnx.with_suffix(".yaml"))),
+                *("--registry", str(registry), "--alias", "champion"),
+            ],
+            cwd=work,
+        )
+    place = work / f"{model}-{rows}"
+    place.mkdir()
+    spec, results = place / "pipeline.yaml", place / "results"
+    spec.write_text(
+        f"name: bench-{model}\n"
+        f"model: {model}@champion\n"
+        f"registry: {registry}\n"
+        f"input: {{path: '{flights.resolve()}', key: [{KEY}]}}\n"
+        f"output: {{store: delta, path: '{results}'}}\n"
+    )
+    return Job(spec, results, rows)

@@ -1,0 +1,363 @@
+"""The commands: they read arguments, call what `batchinfer.run` offers, and print it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from batchinfer.errors import BatchinferError, UsageError
+
+
+class _Group(click.Group):
+    """Turns our errors into a message on stderr and an exit code, and keeps commands in the written order."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BatchinferError as e:
+            click.echo(f"batchinfer: {type(e).__name__}: {e}", err=True)
+            report = e.fields.get("report")
+            if report is not None and ctx.find_root().meta.get("json"):
+                click.echo(report.to_json())
+            ctx.exit(e.exit_code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="batchinfer", prog_name="batchinfer")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Log to stderr, in this format.")
+def main(log_format: str | None) -> None:
+    """Score data with a trained model: Parquet in, ONNX Runtime, one atomic commit out.
+
+    Exit codes: 0 done, 1 failed, 2 wrong use, spec or input, 3 quality gate, 75 transient (try again).
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    if log_format:
+        _log_to_stderr(log_format)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _log_to_stderr(log_format: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    if log_format == "json":
+        handler.setFormatter(_JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("batchinfer")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if run_id := getattr(record, "run_id", None):
+            line["run_id"] = run_id
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+_pipeline = click.argument("pipeline", type=click.Path())
+_parameters = click.option(
+    "-p", "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A run parameter."
+)
+_overrides = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the spec."
+)
+
+
+def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    def remember(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+        ctx.find_root().meta["json"] = value
+        return value
+
+    return click.option("--json", "as_json", is_flag=True, callback=remember, help="Print JSON on stdout.")(
+        command
+    )
+
+
+def _pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for value in values:
+        name, equals, content = value.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{option} {value}: expected NAME=VALUE")
+        if name in pairs:
+            raise UsageError(f"{option}: '{name}' is given twice")
+        pairs[name] = content
+    return pairs
+
+
+def _spec(pipeline: str, overrides: tuple[str, ...], engine: str | None = None) -> Any:
+    import yaml
+
+    from batchinfer.spec import load_spec
+
+    values = {key: yaml.safe_load(text) for key, text in _pairs(overrides, "--set").items()}
+    if engine is not None:
+        values["engine.kind"] = engine
+    return load_spec(pipeline, **values)
+
+
+@main.command()
+@click.option("--pipeline", default="pipelines/flight_delay", show_default=True, type=click.Path())
+def demo(pipeline: str) -> None:
+    """Score the sample flights of two weeks, and show what came out."""
+    from batchinfer.cli._demo import run_demo
+
+    run_demo(_spec(pipeline, ()))
+
+
+@main.command()
+@_pipeline
+@_parameters
+@_overrides
+def check(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+    """Check a pipeline: spec, model and transform; with -p, its input too. Writes nothing."""
+    from batchinfer.cli import _render
+    from batchinfer.run import load_model, load_transform, make_plan
+    from batchinfer.spec import parameters_of
+
+    spec = _spec(pipeline, overrides)
+    given = _pairs(parameters, "-p")
+    if given or not parameters_of(spec.input.path):
+        _render.plan(make_plan(spec, given))
+    else:
+        load_transform(spec)
+        _render.model(load_model(spec).bundle)
+        names = " ".join(f"-p {name}=VALUE" for name in parameters_of(spec.input.path))
+        click.echo(f"ok; pass {names} to check an input too")
+
+
+@main.command()
+@_pipeline
+@_parameters
+@_overrides
+@_json_option
+def plan(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show what a run would do: its id, model, files and units. Writes nothing."""
+    from batchinfer.cli import _render
+    from batchinfer.run import make_plan
+
+    planned = make_plan(_spec(pipeline, overrides), _pairs(parameters, "-p"))
+    _render.plan_json(planned) if as_json else _render.plan(planned)
+
+
+@main.command()
+@_pipeline
+@_parameters
+@_overrides
+@click.option("--engine", help="Override engine.kind.")
+@_json_option
+def run(
+    pipeline: str,
+    parameters: tuple[str, ...],
+    overrides: tuple[str, ...],
+    engine: str | None,
+    as_json: bool,
+) -> None:
+    """Score a pipeline's input and replace the result partition in one atomic commit."""
+    from batchinfer.cli import _render
+    from batchinfer.cli._progress import open_progress
+    from batchinfer.run import run as run_pipeline
+
+    spec = _spec(pipeline, overrides, engine)
+    report = run_pipeline(spec, _pairs(parameters, "-p"), progress=open_progress())
+    _render.report(report, err=as_json)
+    if as_json:
+        click.echo(report.to_json())
+
+
+@main.group()
+def runs() -> None:
+    """The records of runs, under BATCHINFER_RUNS or ./runs."""
+
+
+@runs.command("list")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1))
+@_json_option
+def runs_list(limit: int, as_json: bool) -> None:
+    """The latest runs, newest first."""
+    from batchinfer.cli import _render
+    from batchinfer.run import RunRecords
+
+    reports = RunRecords().all()[:limit]
+    _render.as_json([r.to_dict() for r in reports]) if as_json else _render.runs(reports)
+
+
+@runs.command("show")
+@click.argument("run_id")
+@_json_option
+def runs_show(run_id: str, as_json: bool) -> None:
+    """One run, by its id or the beginning of it."""
+    from batchinfer.cli import _render
+    from batchinfer.run import RunRecords
+
+    report = RunRecords().find(run_id)
+    click.echo(report.to_json()) if as_json else _render.report(report)
+
+
+@main.command()
+@_pipeline
+@click.option("--key", "keys", multiple=True, required=True, metavar="COLUMN=VALUE", help="The row's key.")
+@_parameters
+@_overrides
+@_json_option
+def explain(
+    pipeline: str,
+    keys: tuple[str, ...],
+    parameters: tuple[str, ...],
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Score a row of the results again from its source, and compare the bits."""
+    from dataclasses import asdict
+
+    from batchinfer.cli import _render
+    from batchinfer.run import explain as explain_row
+
+    spec = _spec(pipeline, overrides)
+    if len(keys) == 1 and "=" not in keys[0] and len(spec.input.key) == 1:
+        keys = (f"{spec.input.key[0]}={keys[0]}",)
+    found = explain_row(spec, _pairs(keys, "--key"), _pairs(parameters, "-p"))
+    if as_json:
+        _render.as_json([asdict(explanation) for explanation in found])
+    else:
+        for explanation in found:
+            _render.explanation(explanation)
+    if not all(explanation.bit_exact for explanation in found):
+        raise SystemExit(1)
+
+
+@main.group()
+def model() -> None:
+    """The model registry: --registry, else BATCHINFER_REGISTRY, else ./models."""
+
+
+_registry = click.option("--registry", type=click.Path(), help="The registry's folder or URL.")
+
+
+@model.command("add")
+@click.argument("name")
+@click.option("--onnx", required=True, type=click.Path(), help="The model, as ONNX.")
+@click.option("--sample", required=True, type=click.Path(), help="Parquet rows as the model will see them.")
+@click.option("--config", type=click.Path(), help="YAML: what feeds the inputs, and what outputs become.")
+@click.option("--reference", type=click.Path(), help="Parquet: what training data looked like.")
+@click.option("--alias", help="Point this alias at the new version, as champion.")
+@_registry
+@_json_option
+def model_add(as_json: bool, **arguments: Any) -> None:
+    """Check and measure an ONNX model, and add it to the registry as its next version."""
+    from batchinfer.cli import _render
+    from batchinfer.model import add_model
+
+    bundle = add_model(arguments.pop("name"), **arguments)
+    _render.model_json(bundle) if as_json else _render.model(bundle)
+
+
+@model.command("list")
+@_registry
+@_json_option
+def model_list(registry: str | None, as_json: bool) -> None:
+    """The models, their versions and aliases."""
+    from dataclasses import asdict
+
+    from batchinfer.cli import _render
+    from batchinfer.model import Registry
+
+    found = Registry(registry).models()
+    _render.as_json([asdict(m) for m in found]) if as_json else _render.models(found)
+
+
+@model.command("alias")
+@click.argument("name")
+@click.argument("alias")
+@click.argument("version")
+@_registry
+def model_alias(name: str, alias: str, version: str, registry: str | None) -> None:
+    """Point ALIAS of the model NAME at VERSION."""
+    from batchinfer.model import Registry
+
+    Registry(registry).set_alias(name, alias, version)
+    click.echo(f"{name}@{alias} is now {name}@{version}")
+
+
+@model.command("verify")
+@click.argument("reference")
+@_registry
+def model_verify(reference: str, registry: str | None) -> None:
+    """Verify the digest of a bundle (NAME@ALIAS, NAME@VERSION or a path) and open its graph."""
+    from batchinfer.cli import _render
+    from batchinfer.model import Registry, Scorer
+
+    bundle = Registry(registry).resolve(reference)
+    Scorer.of(bundle)
+    _render.model(bundle)
+
+
+@main.group()
+def results() -> None:
+    """The results table of a pipeline."""
+
+
+@results.command("history")
+@_pipeline
+@_parameters
+@_overrides
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1))
+@_json_option
+def results_history(
+    pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...], limit: int, as_json: bool
+) -> None:
+    """The table's commits, newest first."""
+    from batchinfer.cli import _render
+
+    entries = _results(pipeline, parameters, overrides).history(limit)
+    _render.as_json(entries) if as_json else _render.history(entries)
+
+
+@results.command("sweep")
+@_pipeline
+@_parameters
+@_overrides
+@click.option("--older-than-hours", default=168.0, show_default=True, type=click.FloatRange(0))
+@click.option("--dry-run", is_flag=True, help="Only list what would be deleted.")
+def results_sweep(
+    pipeline: str,
+    parameters: tuple[str, ...],
+    overrides: tuple[str, ...],
+    older_than_hours: float,
+    dry_run: bool,
+) -> None:
+    """Delete staged files of that age which no commit refers to: what killed runs left behind."""
+    table = _results(pipeline, parameters, overrides)
+    paths = table.sweep(older_than_hours * 3600, dry_run=dry_run)
+    for path in paths:
+        click.echo(path)
+    click.echo(f"{len(paths)} orphans {'found' if dry_run else 'deleted'}", err=True)
+
+
+def _results(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...]) -> Any:
+    from batchinfer.run import open_results
+    from batchinfer.spec import fill_parameters
+
+    spec = _spec(pipeline, overrides)
+    path = fill_parameters(spec.output.path, _pairs(parameters, "-p"), key="output.path")
+    return open_results(spec, path)

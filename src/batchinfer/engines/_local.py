@@ -1,0 +1,88 @@
+"""The local engine: threads in this process, one shared model session, units in flight bounded."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from batchinfer.core import UnitReport, WorkUnit
+
+_Task = TypeVar("_Task")
+_Outcome = TypeVar("_Outcome")
+
+
+class _Stopped(Exception):
+    """The run is ending for another reason; this unit gives up at its next block."""
+
+
+class LocalEngine:
+    """Works on units in threads; decoding, scoring and encoding leave Python's lock.
+
+    One unit more is in flight than there are cores: while one waits for its blocks, another decodes or
+    encodes. The blocks of all units share one pool, so that at the end of a run, when a single unit is
+    left, all cores still score it.
+
+    Args:
+        threads: cores to use; None for all that this process may.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads or available_cores()
+        self._stop = threading.Event()
+        self._units = ThreadPoolExecutor(self.threads + 1, thread_name_prefix="unit")
+        self._blocks = ThreadPoolExecutor(self.threads, thread_name_prefix="block")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._units.shutdown(cancel_futures=True)
+        self._blocks.shutdown(cancel_futures=True)
+
+    def map(self, work: Callable[[WorkUnit], UnitReport], units: Sequence[WorkUnit]) -> Iterator[UnitReport]:
+        """Yield reports as units are done. The first error stops the others at their next block."""
+        waiting = iter(units)
+        running: set[Future[UnitReport]] = set()
+        try:
+            while True:
+                while len(running) <= self.threads and (unit := next(waiting, None)) is not None:
+                    running.add(self._units.submit(work, unit))
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        finally:
+            self._stop.set()
+            wait(running)
+
+    def blocks(self, function: Callable[[_Task], _Outcome], tasks: Iterable[_Task]) -> Iterator[_Outcome]:
+        """Apply a function to the blocks of a batch on the shared pool, in order: see `BlockMap`."""
+
+        def unless_stopped(task: _Task) -> _Outcome:
+            if self._stop.is_set():
+                raise _Stopped
+            return function(task)
+
+        tasks = list(tasks)
+        if len(tasks) == 1:
+            return iter([unless_stopped(tasks[0])])
+        return self._blocks.map(unless_stopped, tasks)
+
+
+def available_cores() -> int:
+    """The cores that this process may use: its affinity, or its container's quota where that is less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, -(-int(quota) // int(period))))

@@ -1,0 +1,254 @@
+"""The batch job: plan → work → ledger → gate → one atomic commit → record.
+
+The order of the steps is what makes a kill at any moment harmless; see `docs/adr/0002-commit-protocol.md`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from batchinfer.core import (
+    CommitInfo,
+    Fence,
+    ScoringPath,
+    UnitReport,
+    check_ledger,
+    files,
+    merge_counts,
+    table_schema,
+    total_rows,
+)
+from batchinfer.engines import open_engine
+from batchinfer.errors import BatchinferError, CommitUnknown, Interrupted, QualityGate
+from batchinfer.run._plan import Plan, make_plan
+from batchinfer.run._records import RunRecords
+from batchinfer.run._report import RunReport
+from batchinfer.run._worker import Staging, Worker
+from batchinfer.spec import PipelineSpec
+from batchinfer.store import ResultsStore, open_store, read_receipt
+
+_log = logging.getLogger("batchinfer.run")
+
+
+class Progress(Protocol):
+    """Told how a run gets on, from any thread. A progress bar is one."""
+
+    def planned(self, plan: Plan) -> None:
+        """Once, before the first row."""
+
+    def rows(self, count: int) -> None:
+        """So many more rows were scored or reused."""
+
+    def finished(self) -> None:
+        """Once, after the last row, also when the run fails."""
+
+
+class _Silent:
+    def planned(self, plan: Plan) -> None:
+        pass
+
+    def rows(self, count: int) -> None:
+        pass
+
+    def finished(self) -> None:
+        pass
+
+
+def run(
+    spec: PipelineSpec,
+    parameters: Mapping[str, str] | None = None,
+    *,
+    progress: Progress | None = None,
+) -> RunReport:
+    """Score the inputs of a pipeline and replace the result partition in one atomic commit.
+
+    The same work has the same run id. What an earlier attempt staged is reused, and work whose rows readers
+    see already is not done again.
+
+    Args:
+        spec: the pipeline; see `load_spec`.
+        parameters: values for the `{…}` blanks of the spec, as {"ds": "2013-01-01"}.
+        progress: told how the run gets on.
+
+    Raises:
+        BatchinferError: see `batchinfer.errors`; unless it is CommitUnknown, nothing was committed.
+    """
+    started = time.perf_counter()
+    plan = make_plan(spec, parameters or {})
+    records = RunRecords()
+    report = _first_report(plan)
+    records.write(report)
+    _log.info("planned %d rows in %d units", plan.rows, len(plan.units), extra={"run_id": plan.run_id})
+    try:
+        report = _work_and_commit(plan, report, started, progress or _Silent())
+    except KeyboardInterrupt as e:
+        records.write(report.with_(status="interrupted", error="interrupted"))
+        raise Interrupted(
+            f"run {plan.run_id} was stopped; nothing was committed, and what was staged is kept",
+            next_step="the same command goes on from there",
+            run_id=plan.run_id,
+        ) from e
+    except BaseException as e:
+        status = "unknown" if isinstance(e, CommitUnknown) else "failed"
+        seconds = time.perf_counter() - started
+        told = e.fields.get("report") if isinstance(e, BatchinferError) else None
+        failed = (told or report).with_(status=status, seconds=round(seconds, 3), error=str(e) or repr(e))
+        records.write(failed)
+        if isinstance(e, BatchinferError):
+            e.fields["report"] = failed
+        raise
+    records.write(report)
+    _log.info("committed version %s", report.table_version, extra={"run_id": plan.run_id})
+    return report
+
+
+def _work_and_commit(plan: Plan, report: RunReport, started: float, progress: Progress) -> RunReport:
+    path = ScoringPath(plan.scorer, plan.transform, plan.key, plan.carry)
+    results = open_results(plan.spec, plan.output_path)
+    quarantine = open_quarantine(plan.spec, plan.output_path)
+    fence = results.begin(plan.run_id, _schema(plan, path.result_schema), plan.partitions)
+    staging = Staging(results.staging(plan.run_id), quarantine.staging(plan.run_id))
+    if (found := results.committed(plan.run_id, plan.partitions)) is not None:
+        version, info = found
+        report = RunReport.from_dict(info.report)
+        reports = _receipts(plan, staging)
+        units = {"total": len(plan.units), "reused": len(plan.units)}
+    else:
+        reports = _work(plan, path, staging, progress)
+        check_ledger(plan.units, reports)
+        report = _summed(report, reports, started)
+        _judge(plan, report)
+        version = _commit(results, fence, reports, report)
+        units = report.units
+    # From here on readers see the results. A kill before the last line is made good by a rerun.
+    _commit_quarantine(plan, quarantine, path, reports, report)
+    files.delete(staging.results.receipts)
+    seconds = time.perf_counter() - started
+    return _timed(report, seconds).with_(status="done", table_version=version, units=units)
+
+
+def _schema(plan: Plan, part: pa.Schema) -> pa.Schema:
+    return table_schema(part, plan.spec.output.partition_by)
+
+
+def _work(plan: Plan, path: ScoringPath, staging: Staging, progress: Progress) -> list[UnitReport]:
+    progress.planned(plan)
+    try:
+        with open_engine(plan.spec.engine.kind, plan.spec.engine.threads) as engine:
+            worker = Worker(
+                run_id=plan.run_id,
+                path=path,
+                columns=plan.columns,
+                key=plan.spec.input.key,
+                staging=staging,
+                blocks=engine.blocks,
+                on_rows=progress.rows,
+            )
+            return list(engine.map(worker, plan.units))
+    finally:
+        progress.finished()
+
+
+def _summed(report: RunReport, reports: Sequence[UnitReport], started: float) -> RunReport:
+    reused = sum(unit.reused for unit in reports)
+    quality: dict[str, Any] = {}
+    if reasons := merge_counts(unit.reasons for unit in reports):
+        quality["quarantined"] = reasons
+    if nonfinite := merge_counts(unit.nonfinite for unit in reports):
+        quality["nonfinite_scores"] = nonfinite
+    summed = report.with_(
+        rows=total_rows(reports),
+        units={"total": len(reports), "reused": reused},
+        quality=quality,
+        model_loads=1,
+    )
+    return _timed(summed, time.perf_counter() - started)
+
+
+def _timed(report: RunReport, seconds: float) -> RunReport:
+    return report.with_(seconds=round(seconds, 3), rows_per_second=int(report.rows.read / seconds))
+
+
+def _judge(plan: Plan, report: RunReport) -> None:
+    """Hold the refused rows against what the spec allows, before the commit."""
+    rows, quality = report.rows, plan.spec.quality
+    if not rows.quarantined:
+        return
+    share = rows.quarantined / rows.read
+    limit = 0.0 if quality.on_failure == "fail" else quality.max_quarantined
+    if share <= limit:
+        return
+    reasons = "; ".join(f"{reason}: {count}" for reason, count in report.quality["quarantined"].items())
+    rule = (
+        "quality.on_failure is 'fail'"
+        if quality.on_failure == "fail"
+        else f"quality.max_quarantined allows {limit:.2%}"
+    )
+    raise QualityGate(
+        f"{rows.quarantined} of {rows.read} rows ({share:.2%}) cannot be scored, but {rule}; "
+        f"nothing was committed ({reasons})",
+        next_step="mend the input, or allow more with quality.max_quarantined",
+        report=report,
+    )
+
+
+def _commit(results: ResultsStore, fence: Fence, reports: Sequence[UnitReport], report: RunReport) -> int:
+    parts = [(unit.partition, unit.results) for unit in reports if unit.results is not None]
+    info = CommitInfo(report.run_id, report.pipeline, report.with_(status="done").to_dict())
+    return results.commit(fence, parts, info)
+
+
+def _commit_quarantine(
+    plan: Plan,
+    quarantine: ResultsStore,
+    path: ScoringPath,
+    reports: Sequence[UnitReport],
+    report: RunReport,
+) -> None:
+    """Replace the same partitions of the quarantine table; there is none until a first row is refused."""
+    parts = [(unit.partition, unit.quarantine) for unit in reports if unit.quarantine is not None]
+    if not parts and not files.exists(quarantine.path):
+        return
+    if len(reports) != len(plan.units):
+        return  # found committed, and an earlier attempt came to the end of this
+    if quarantine.committed(plan.run_id, plan.partitions) is not None:
+        return
+    fence = quarantine.begin(plan.run_id, _schema(plan, path.quarantine_schema), plan.partitions)
+    _commit_rows = CommitInfo(report.run_id, report.pipeline, report.with_(status="done").to_dict())
+    quarantine.commit(fence, parts, _commit_rows)
+
+
+def _receipts(plan: Plan, staging: Staging) -> list[UnitReport]:
+    receipts = [read_receipt(staging.results, unit) for unit in plan.units]
+    return [receipt for receipt in receipts if receipt is not None]
+
+
+def open_results(spec: PipelineSpec, path: str) -> ResultsStore:
+    """The results table at `path`, as the spec's output says."""
+    return open_store(spec.output.store, path, spec.output.partition_by, spec.name)
+
+
+def open_quarantine(spec: PipelineSpec, path: str) -> ResultsStore:
+    """The table beside the results that holds the rows which could not be scored."""
+    return open_store(
+        spec.output.store, f"{path.rstrip('/')}_quarantine", spec.output.partition_by, spec.name
+    )
+
+
+def _first_report(plan: Plan) -> RunReport:
+    manifest = plan.scorer.bundle.manifest
+    return RunReport(
+        run_id=plan.run_id,
+        status="running",
+        pipeline=plan.spec.name,
+        parameters=plan.parameters,
+        model={"name": manifest.name, "version": manifest.version, "digest": manifest.digest},
+        units={"total": len(plan.units), "reused": 0},
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

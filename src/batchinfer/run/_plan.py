@@ -1,0 +1,145 @@
+"""The plan: from a spec and parameters to a loaded model, work units and a run id. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from batchinfer import source
+from batchinfer.core import InputFile, Partition, Transform, WorkUnit, run_id
+from batchinfer.errors import SpecError, UsageError
+from batchinfer.model import Registry, Scorer
+from batchinfer.spec import PipelineSpec, fill_parameters, parameters_of
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a run will do. `columns` are read from each file; None means all of them.
+
+    `key` and `carry` are fields as the results hold them; `partitions` are replaced by the commit.
+    """
+
+    spec: PipelineSpec
+    parameters: dict[str, str]
+    run_id: str
+    input_path: str
+    output_path: str
+    scorer: Scorer
+    transform: Transform | None
+    key: tuple[pa.Field, ...]
+    carry: tuple[pa.Field, ...]
+    columns: tuple[str, ...] | None
+    inputs: tuple[InputFile, ...]
+    units: tuple[WorkUnit, ...]
+    partitions: tuple[Partition, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows to read, by the Parquet footers."""
+        return sum(file.rows for file in self.inputs)
+
+
+def make_plan(spec: PipelineSpec, parameters: Mapping[str, str]) -> Plan:
+    """Plan a run: read the inputs' footers, hold their columns against the model, cut the work into units.
+
+    Raises:
+        UsageError: a parameter is missing, unknown or empty.
+        SpecError: the transform or a partition column does not exist.
+        ModelError: no such model, or it cannot be loaded.
+        InputError: no input, or it is not what the pipeline takes.
+    """
+    _check_parameters(spec, parameters)
+    input_path = fill_parameters(spec.input.path, parameters, key="input.path")
+    output_path = fill_parameters(spec.output.path, parameters, key="output.path")
+    transform = load_transform(spec)
+    scorer = load_model(spec)
+    found = source.discover(input_path)
+    key, carry = source.kept_fields(found, spec.input.key, spec.output.carry)
+    columns = None
+    if transform is None:
+        source.check_columns(found, scorer.columns, scorer.check_columns)
+        columns = tuple(dict.fromkeys([*spec.input.key, *spec.output.carry, *scorer.columns]))
+    partitions = _partitions(spec, parameters, found)
+    return Plan(
+        spec=spec,
+        parameters=dict(parameters),
+        run_id=run_id(
+            pipeline=spec.name,
+            parameters=parameters,
+            spec_digest=spec.digest(),
+            model_digest=scorer.bundle.manifest.digest,
+            inputs=[file.input for file in found.files],
+        ),
+        input_path=input_path,
+        output_path=output_path,
+        scorer=scorer,
+        transform=transform,
+        key=key,
+        carry=carry,
+        columns=columns,
+        inputs=tuple(file.input for file in found.files),
+        units=source.plan_units(found.files, partitions, columns),
+        partitions=tuple(sorted(set(partitions.values()))),
+    )
+
+
+def load_model(spec: PipelineSpec) -> Scorer:
+    """The model that the spec names, verified and loaded.
+
+    Raises:
+        ModelError: there is none, or it cannot be loaded.
+    """
+    return Scorer.of(Registry(spec.registry).resolve(spec.model))
+
+
+def load_transform(spec: PipelineSpec) -> Transform | None:
+    """The spec's transform, imported.
+
+    Raises:
+        TransformError: no such file or function, or importing it failed.
+    """
+    if spec.transform is None or spec.transform_file is None:
+        return None
+    return Transform.load(spec.transform_file, spec.transform)
+
+
+def _check_parameters(spec: PipelineSpec, parameters: Mapping[str, str]) -> None:
+    known = {
+        *parameters_of(spec.input.path),
+        *parameters_of(spec.output.path),
+        *spec.output.partition_by,
+    }
+    for name, value in parameters.items():
+        if name not in known:
+            raise UsageError(
+                f"the pipeline has no parameter '{name}'",
+                next_step=f"it takes {', '.join(sorted(known)) or 'none'}",
+                parameter=name,
+            )
+        if not value:
+            raise UsageError(f"the parameter '{name}' is empty", parameter=name)
+
+
+def _partitions(
+    spec: PipelineSpec, parameters: Mapping[str, str], found: source.Discovered
+) -> dict[str, Partition]:
+    """The result partition of each input file: from run parameters, else from its folders' `name=value`.
+
+    Where all partition columns are parameters there is one partition, also without a file.
+    """
+    columns = spec.output.partition_by
+    partitions: dict[str, Partition] = {}
+    for file in found.files:
+        known = {**file.hive, **parameters}
+        for column in columns:
+            if column not in known:
+                raise SpecError(
+                    f"output.partition_by: '{column}' is neither a run parameter nor a folder {column}=… "
+                    f"above {file.input.path}",
+                    next_step=f"write {{{column}}} into input.path, or partition the input's folders by it",
+                    column=column,
+                )
+        partitions[file.input.path] = tuple((column, known[column]) for column in columns)
+    return partitions

@@ -1,0 +1,57 @@
+"""Run records: one small JSON file a run, under BATCHINFER_RUNS or `runs/` in the working directory."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from batchinfer.core import files
+from batchinfer.errors import UsageError
+from batchinfer.run._report import RunReport
+
+
+class RunRecords:
+    """Where reports of runs are kept, so that every run has a record: also a failed one.
+
+    Args:
+        location: a folder or URL; by default BATCHINFER_RUNS, else `runs` here.
+    """
+
+    def __init__(self, location: str | None = None) -> None:
+        self.location = location or os.environ.get("BATCHINFER_RUNS") or "runs"
+
+    def write(self, report: RunReport) -> None:
+        """Keep a report under its run id; the latest attempt's stands."""
+        text = json.dumps(report.to_dict(), indent=1)
+        files.write_bytes(files.join(self.location, f"{report.run_id}.json"), text.encode())
+
+    def all(self) -> list[RunReport]:
+        """Every readable record, the latest first."""
+        records = []
+        for info in files.list_files(self.location):
+            if info.extension == "json":
+                records.append(self._read(files.join(self.location, info.base_name)))
+        return sorted(records, key=lambda report: report.started_at, reverse=True)
+
+    def find(self, run_id: str) -> RunReport:
+        """The record of a run, by its id or the beginning of it.
+
+        Raises:
+            UsageError: none, or several.
+        """
+        names = [info.base_name for info in files.list_files(self.location)]
+        matching = [n for n in names if n.startswith(run_id) and n.endswith(".json")]
+        if len(matching) != 1:
+            found = f"{len(matching)} runs begin" if matching else "no run begins"
+            raise UsageError(
+                f"{found} with '{run_id}' in {self.location}",
+                next_step="batchinfer runs list shows them all",
+                run_id=run_id,
+            )
+        return self._read(files.join(self.location, matching[0]))
+
+    def _read(self, path: str) -> RunReport:
+        try:
+            return RunReport.from_dict(json.loads(files.read_bytes(path)))
+        except (ValueError, KeyError, TypeError) as e:
+            raise UsageError(f"{path}: not a run record: {e}", next_step="remove the file", path=path) from e

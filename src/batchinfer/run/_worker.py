@@ -1,0 +1,121 @@
+"""The worker: one unit in, staged parts and a receipt out. The same on every engine."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from batchinfer import source
+from batchinfer.core import (
+    BlockMap,
+    Lineage,
+    RowCounts,
+    Scored,
+    ScoringPath,
+    StagingArea,
+    UnitReport,
+    WorkUnit,
+    merge_counts,
+)
+from batchinfer.store import PartWriter, read_receipt, verified, write_receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """Where a run's workers stage: results and their receipts, and quarantined rows."""
+
+    results: StagingArea
+    quarantine: StagingArea
+
+
+class Worker:
+    """Scores units, one call each, from many threads at once.
+
+    A call does all or nothing: it ends with a receipt, or leaves nothing that a commit could refer to.
+    An attempt's parts have names of their own, so that two attempts at a unit never touch each other.
+
+    Args:
+        run_id: the run's id.
+        path: the scoring path, with its loaded model.
+        columns: the columns to read; None for all.
+        key: the columns that name a row.
+        staging: where to stage.
+        blocks: how blocks of a batch are scored: see `BlockMap`.
+        on_rows: told of each batch's rows when they are scored or reused.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        path: ScoringPath,
+        columns: tuple[str, ...] | None,
+        key: tuple[str, ...],
+        staging: Staging,
+        blocks: BlockMap[Any, Any],
+        on_rows: Callable[[int], None],
+    ) -> None:
+        self._run_id = run_id
+        self._path = path
+        self._columns = columns
+        self._key = key
+        self._staging = staging
+        self._blocks = blocks
+        self._on_rows = on_rows
+
+    def __call__(self, unit: WorkUnit) -> UnitReport:
+        """Score a unit, or reuse what an earlier attempt staged, if every byte of it is still there."""
+        receipt = read_receipt(self._staging.results, unit)
+        if receipt is not None and self._verified(receipt):
+            self._on_rows(receipt.rows.read)
+            return replace(receipt, reused=True, model_loads=0)
+        report = self._score(unit)
+        write_receipt(self._staging.results, report)
+        return report
+
+    def _verified(self, receipt: UnitReport) -> bool:
+        staged = ((self._staging.results, receipt.results), (self._staging.quarantine, receipt.quarantine))
+        return all(verified(area, part) for area, part in staged if part is not None)
+
+    def _score(self, unit: WorkUnit) -> UnitReport:
+        name = f"part-{unit.name}-{self._run_id}-{uuid.uuid4().hex[:8]}"
+
+        def writer(area: StagingArea, schema: pa.Schema) -> PartWriter:
+            return PartWriter(area, unit.partition, name, schema, self._key)
+
+        results = writer(self._staging.results, self._path.result_schema)
+        quarantine = writer(self._staging.quarantine, self._path.quarantine_schema)
+        read = 0
+        batches: list[Scored] = []
+        for batch, path, position in source.read_unit(unit, self._columns):
+            lineage = Lineage(
+                self._path.model.identity, self._run_id, path, _positions(position, batch.num_rows)
+            )
+            scored = self._path.score(batch, lineage, self._blocks)
+            results.write(scored.results)
+            if scored.quarantine is not None:
+                quarantine.write(scored.quarantine)
+            batches.append(replace(scored, results=None, quarantine=None))  # type: ignore[arg-type]
+            read += batch.num_rows
+            self._on_rows(batch.num_rows)
+        reasons = merge_counts(scored.reasons for scored in batches)
+        refused = sum(reasons.values())
+        return UnitReport(
+            unit=unit.index,
+            unit_digest=unit.digest(),
+            partition=unit.partition,
+            rows=RowCounts(read=read, scored=results.rows, quarantined=refused),
+            results=results.finish(),
+            quarantine=quarantine.finish(),
+            reasons=reasons,
+            nonfinite=merge_counts(scored.nonfinite for scored in batches),
+        )
+
+
+def _positions(first: int, rows: int) -> pa.Array:
+    import numpy as np
+
+    return pa.array(np.arange(first, first + rows, dtype=np.int64))

@@ -1,0 +1,17 @@
+"""Parquet inputs: finding files, checking their columns, cutting units, reading them."""
+
+from batchinfer.source._files import Discovered, SourceFile, discover
+from batchinfer.source._plan import plan_units
+from batchinfer.source._read import read_unit, unit_of_row
+from batchinfer.source._schema import check_columns, kept_fields
+
+__all__ = [
+    "Discovered",
+    "SourceFile",
+    "check_columns",
+    "discover",
+    "kept_fields",
+    "plan_units",
+    "read_unit",
+    "unit_of_row",
+]

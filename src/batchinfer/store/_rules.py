@@ -1,0 +1,114 @@
+"""Decisions that every results table shares: which partitions and schemas it takes, and what is an orphan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from batchinfer.core import Partition, rows_of_partition
+from batchinfer.errors import CommitRefused, StoreError
+
+# Hive's folder name for null; and "" is null to Delta Lake. Neither can be told from a value by every reader.
+_NULL_TO_READERS = {"", "__HIVE_DEFAULT_PARTITION__"}
+
+
+def check_partitions(table: str, partition_by: Sequence[str], partitions: Iterable[Partition]) -> None:
+    """Hold the partitions of a run against the table's partition columns.
+
+    Raises:
+        StoreError: other columns, or a value that readers would take for null.
+    """
+    for partition in partitions:
+        names = tuple(name for name, _ in partition)
+        if names != tuple(partition_by):
+            raise StoreError(
+                f"{table}: a partition by {list(names)}, expected by {list(partition_by)}",
+                table=table,
+                expected=list(partition_by),
+                found=list(names),
+            )
+        for name, value in partition:
+            if value in _NULL_TO_READERS:
+                raise StoreError(
+                    f"{table}: partition column '{name}' has the value {value!r}, which readers take for null",
+                    next_step=f"give the run parameter behind '{name}' a value",
+                    table=table,
+                    column=name,
+                    found=value,
+                )
+
+
+def check_partition_columns(table: str, expected: Sequence[str], found: Sequence[str]) -> None:
+    """Hold the spec's partition columns against the table's.
+
+    Raises:
+        StoreError: they differ.
+    """
+    if list(expected) != list(found):
+        raise StoreError(
+            f"{table}: the table is partitioned by {list(found)}, the pipeline by {list(expected)}",
+            next_step="set output.partition_by to the table's columns, or write to another output.path",
+            table=table,
+            expected=list(expected),
+            found=list(found),
+        )
+
+
+def check_schema(table: str, expected: Mapping[str, str], found: Mapping[str, str]) -> None:
+    """Hold the columns that a run will write (name → type) against the table's; order does not matter.
+
+    Raises:
+        StoreError: a column is new, gone or of another type; names each.
+    """
+    unlike = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if unlike:
+        said = "; ".join(
+            f"column '{name}' is {found.get(name, 'absent')} in the table and {expected.get(name, 'absent')}"
+            " in this run"
+            for name in unlike
+        )
+        raise StoreError(
+            f"{table}: the results have another schema: {said}",
+            next_step="write to another output.path, or bring the columns back (input.key, output.carry, model)",
+            table=table,
+            columns=unlike,
+            expected={name: expected.get(name) for name in unlike},
+            found={name: found.get(name) for name in unlike},
+        )
+
+
+def refusal(table: str, partition: Partition, run_id: str, holder: str | None) -> CommitRefused:
+    """Say whose rows stand."""
+    by = f"run {holder}" if holder else "another writer"
+    where = rows_of_partition(partition)
+    return CommitRefused(
+        f"{table}: {where} was replaced by {by} while run {run_id} was under way; its rows stand",
+        next_step=f"run again to replace the rows of {by}",
+        table=table,
+        partition=where,
+        run_id=run_id,
+        holder=holder,
+    )
+
+
+def is_part_of(run_id: str, path: str) -> bool:
+    """Whether a file is a part that this run staged, by its name."""
+    name = path.rpartition("/")[2]
+    return name.startswith("part-") and name.endswith(".parquet") and f"-{run_id}-" in name
+
+
+def orphans(
+    run_id: str,
+    parts: Mapping[str, float],
+    referenced: Iterable[str],
+    run_files: Iterable[float],
+    before: float,
+) -> list[str] | None:
+    """Which of a run's parts (path → time of change) to delete; None where the run may be in flight.
+
+    A run that touched anything since `before` is left alone as a whole: it may be about to commit parts that
+    it staged long ago and reuses now.
+    """
+    unreferenced = sorted(set(path for path in parts if is_part_of(run_id, path)).difference(referenced))
+    if any(changed > before for changed in [*run_files, *(parts[path] for path in unreferenced)]):
+        return None
+    return unreferenced
