@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,11 +20,11 @@ DRIVER = Path(__file__).with_name("driver.py")
 
 
 def installed() -> bool:
-    """Whether there is a batchinfer to measure; says so when there is none."""
+    """Whether there is a batchinfer to measure; says why when there is none."""
     try:
-        importlib.import_module("batchinfer.cli").main  # noqa: B018
-    except (ImportError, AttributeError):
-        print("batchinfer is not installed here: its part is left out")
+        importlib.import_module("batchinfer.run")
+    except ImportError as error:
+        print(f"batchinfer's part is left out: {error}")
         return False
     return True
 
@@ -37,8 +38,7 @@ def command() -> list[str]:
 @contextmanager
 def work_folder(folder: Path) -> Iterator[Path]:
     """A folder for registries, specs and results, fresh for this benchmark and removed after it."""
-    path = (folder / "work").resolve()
-    shutil.rmtree(path, ignore_errors=True)
+    path = (folder / f"work-{os.getpid()}").resolve()
     path.mkdir(parents=True)
     try:
         yield path

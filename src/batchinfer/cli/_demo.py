@@ -44,7 +44,9 @@ def _day(spec: PipelineSpec, report: RunReport) -> tuple[str, ...]:
     scored = open_results(spec, spec.output.path).find({"ds": day})
     worst = scored.sort_by([("p_late", "descending")]).slice(0, 1).to_pylist()[0]
     labels = pq.read_table(_LABELS / f"ds={day}", partitioning=None)
-    joined = scored.join(labels, "flight_id", join_type="inner", right_suffix="_right").filter(pc.is_valid(pc.field("late_right")))
+    joined = scored.join(labels, "flight_id", join_type="inner", right_suffix="_right").filter(
+        pc.is_valid(pc.field("late_right"))
+    )
     happened = joined.column("late_right")
     return (
         day,

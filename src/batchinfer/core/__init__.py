@@ -1,6 +1,6 @@
 """Arrow batch contracts, the ONE scoring path, work units and their reports, and the ports."""
 
-from batchinfer.core import files
+from batchinfer.core import arrays, files
 from batchinfer.core._identity import partition_path, run_id
 from batchinfer.core._ledger import check_ledger
 from batchinfer.core._ports import (
@@ -67,6 +67,7 @@ __all__ = [
     "Transform",
     "UnitReport",
     "WorkUnit",
+    "arrays",
     "check_ledger",
     "files",
     "merge_counts",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from batchinfer.core import arrays
 from batchinfer.core._units import Partition
 from batchinfer.errors import InputError
 
@@ -46,7 +47,8 @@ class Lineage:
 
 def constant_label(text: str, rows: int) -> pa.DictionaryArray:
     """The same text `rows` times, at the price of its indices."""
-    return pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), pa.array([text]))
+    indices = pa.py_buffer(np.zeros(rows, np.int32))
+    return pa.DictionaryArray.from_buffers(_LABEL, rows, [None, indices], arrays.from_texts([text]))
 
 
 def result_schema(kept: Sequence[pa.Field], outputs: pa.Schema) -> pa.Schema:

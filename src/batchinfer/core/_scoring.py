@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from batchinfer.core import arrays
 from batchinfer.core._ports import BlockMap, Model
 from batchinfer.core._results import Lineage, quarantine_schema, result_schema
 from batchinfer.core._transform import Transform
@@ -73,16 +73,16 @@ class ScoringPath:
         predictions, refused = self.model.score_rows(features, blocks)
         quarantine = None
         if refused:
-            bad = pa.array(refused.rows)
+            bad = arrays.from_numpy(refused.rows)
             quarantine = pa.RecordBatch.from_arrays(
                 [
                     *(column.take(bad) for column in kept[: self._key_columns]),
-                    pa.array(refused.reasons, pa.string()),
+                    arrays.from_texts(refused.reasons),
                     *lineage.take(bad).columns(),
                 ],
                 schema=self.quarantine_schema,
             )
-            good = pa.array(np.delete(np.arange(batch.num_rows), refused.rows))
+            good = arrays.from_numpy(np.delete(np.arange(batch.num_rows), refused.rows))
             kept = [column.take(good) for column in kept]
             lineage = lineage.take(good)
         results = [*kept, *predictions.columns, *lineage.columns()]
@@ -127,9 +127,10 @@ def _count_nonfinite(predictions: pa.RecordBatch) -> dict[str, int]:
         values = column.flatten() if pa.types.is_nested(field.type) else column
         if pa.types.is_floating(values.type):
             # The sum of finite scores is finite: one pass that allocates nothing decides for most batches.
-            if np.isfinite(np.add.reduce(values.to_numpy(zero_copy_only=False), dtype=np.float64)):
-                continue
-            bad = len(values) - (pc.sum(pc.is_finite(values)).as_py() or 0)
-            if bad:
+            view, _ = arrays.to_numpy(values)
+            with np.errstate(over="ignore", invalid="ignore"):
+                if np.isfinite(np.add.reduce(view)):
+                    continue
+            if bad := int(np.count_nonzero(~np.isfinite(view))):
                 counts[field.name] = bad
     return counts

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchinfer.core import files
+from batchinfer.core import arrays, files
 from batchinfer.errors import InputError, ModelError, UsageError
 from batchinfer.model._bundle import GRAPH, MANIFEST, REFERENCE, Bundle, file_digest, write_manifest
 from batchinfer.model._certify import Candidate, certify, find_nan_columns
@@ -170,7 +170,7 @@ def _clean_rows(candidate: Candidate, sample: pa.RecordBatch, takes_nan: tuple[s
             f"no row of the sample can be fed to the model: {'; '.join(sorted(reasons))}",
             next_step="give a sample of rows as the model will see them, or state fill_null in the config",
         )
-    return sample.take(pa.array(np.flatnonzero(~bad)))
+    return sample.take(arrays.from_numpy(np.flatnonzero(~bad)))
 
 
 def _sizes(candidate: Candidate, clean: pa.RecordBatch, takes_nan: tuple[str, ...]) -> dict[str, int]:

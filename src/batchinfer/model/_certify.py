@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from batchinfer.core import arrays
 from batchinfer.model._manifest import Certificate, InputMapping, OutputMapping, Padding
 from batchinfer.model._scorer import BlockScorer
 from batchinfer.model._session import Session, SessionRunError
@@ -78,7 +79,7 @@ def _with_nan(batch: pa.RecordBatch, column: str) -> pa.RecordBatch:
         return batch.slice(
             0, 0
         )  # a list is an image, a sound or tokens: a missing value is no missing feature
-    missing = pa.array(np.full(batch.num_rows, np.nan, np.float64))
+    missing = arrays.from_numpy(np.full(batch.num_rows, np.nan))
     return batch.set_column(index, column, missing)
 
 
@@ -196,7 +197,7 @@ def _smallest_near_best(rates: dict[int, int], share: float) -> int:
 
 
 def _repeated(sample: pa.RecordBatch, rows: int) -> pa.RecordBatch:
-    return sample.take(pa.array(np.arange(rows) % sample.num_rows))
+    return sample.take(arrays.from_numpy(np.arange(rows) % sample.num_rows))
 
 
 def _largest_difference(candidate: Candidate, certificate: Certificate, sample: pa.RecordBatch) -> int:
@@ -206,7 +207,7 @@ def _largest_difference(candidate: Candidate, certificate: Certificate, sample: 
     expected = _scores(scorer, rows, certificate.batch_size)
     worst = 0
     for order, size in _arrangements(rows.num_rows, certificate):
-        found = _scores(scorer, rows.take(pa.array(order)), size)
+        found = _scores(scorer, rows.take(arrays.from_numpy(order)), size)
         for before, after in zip(expected, found, strict=True):
             worst = max(worst, ulp_distance(before[order], after))
         if worst and certificate.padding.rule != "none":

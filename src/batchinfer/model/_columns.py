@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from batchinfer.core import arrays
 from batchinfer.errors import ModelError
 from batchinfer.model._manifest import OutputMapping
 from batchinfer.model._session import TensorSpec
@@ -57,8 +58,8 @@ class OutputColumn:
     def arrow(self, values: Array) -> pa.Array:
         """The column; numbers are not copied."""
         if self.size is None:
-            return pa.array(values, self.field.type, from_pandas=False)
-        return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), self.size)
+            return arrays.from_texts(values) if self.dtype == np.object_ else arrays.from_numpy(values)
+        return pa.FixedSizeListArray.from_arrays(arrays.from_numpy(values.reshape(-1)), self.size)
 
 
 def output_columns(

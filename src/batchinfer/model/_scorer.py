@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from batchinfer.core import BlockMap, Refusals
+from batchinfer.core import BlockMap, Refusals, arrays
 from batchinfer.errors import InputError, ModelError
 from batchinfer.model._bundle import GRAPH, Bundle, local_files, read_bundle
 from batchinfer.model._columns import output_columns
@@ -61,7 +61,7 @@ class BlockScorer:
         clean = np.arange(features.num_rows)
         if refused.any:
             clean = np.flatnonzero(~refused.mask)
-            features = features.take(pa.array(clean))
+            features = features.take(arrays.from_numpy(clean))
         arrays = [column.allocate(len(clean)) for column in self.columns]
         feeds = self._plan.bind(features) if len(clean) else {}
 

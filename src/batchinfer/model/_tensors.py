@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchinfer.core import arrays
 from batchinfer.errors import InputError
 from batchinfer.model._manifest import InputMapping, Scalar
 from batchinfer.model._session import TensorSpec
@@ -49,8 +50,9 @@ class ColumnRule:
                 mask = np.bincount(rows[mask], minlength=int(rows[-1]) + 1 if len(rows) else 0) > 0
             refuse(mask, f"{reason} in '{self.column}'")
 
-        if values.null_count and self.fill_null is None and not self._nan_for_null:
-            report(values.is_null().to_numpy(zero_copy_only=False), "null")
+        present = arrays.valid(values)
+        if present is not None and self.fill_null is None and not self._nan_for_null:
+            report(~present, "null")
         if self.dtype.kind == "f":
             self._refuse_unfit_floats(values, report)
         elif self.dtype.kind in "iu":
@@ -61,54 +63,47 @@ class ColumnRule:
         return self.takes_nan and self.dtype.kind == "f"
 
     def _refuse_unfit_floats(self, values: pa.Array, report: Callable[[Any, str], None]) -> None:
-        if pa.types.is_integer(values.type):
+        view, present = arrays.to_numpy(values)
+        if view.dtype.kind in "iu":
             exact = 2 ** (np.finfo(self.dtype).nmant + 1)
-            bounds = pc.min_max(values)
-            low, high = bounds["min"].as_py() or 0, bounds["max"].as_py() or 0
-            if low < -exact or high > exact:
-                whole = pc.fill_null(values, 0).to_numpy(zero_copy_only=False)
-                report(_inexact(whole, self.dtype), f"number that {self.dtype} cannot hold")
+            if len(view) and (int(view.min()) < -exact or int(view.max()) > exact):
+                bad = _inexact(view, self.dtype)
+                report(bad if present is None else bad & present, f"number that {self.dtype} cannot hold")
             return
-        if not pa.types.is_floating(values.type):
+        if view.dtype.kind != "f":
             return
-        view = values.to_numpy(zero_copy_only=False)
         with np.errstate(over="ignore", invalid="ignore"):
             # The sum of finite numbers is finite: one pass decides for nearly all batches.
-            if (
-                np.isfinite(np.add.reduce(view, dtype=np.float64))
-                and view.dtype.itemsize <= self.dtype.itemsize
-            ):
+            narrows = view.dtype.itemsize > self.dtype.itemsize
+            if not narrows and np.isfinite(np.add.reduce(view)):
                 return
             if not self.takes_nan:
                 nan = np.isnan(view)
-                if values.null_count:
-                    nan &= values.is_valid().to_numpy(zero_copy_only=False)
-                report(nan, "NaN")
-            if view.dtype.itemsize > self.dtype.itemsize:
+                report(nan if present is None else nan & present, "NaN")
+            if narrows:
                 lost = np.isinf(view.astype(self.dtype)) & np.isfinite(view)
-                report(lost, f"number that {self.dtype} cannot hold")
+                report(lost if present is None else lost & present, f"number that {self.dtype} cannot hold")
 
     def _refuse_unfit_integers(self, values: pa.Array, report: Callable[[Any, str], None]) -> None:
-        if pa.types.is_boolean(values.type):
+        view, present = arrays.to_numpy(values)
+        if view.dtype.kind == "b" or np.can_cast(view.dtype, self.dtype):
             return
         limits = np.iinfo(self.dtype)
-        view = pc.fill_null(values, 0).to_numpy(zero_copy_only=False)
-        if view.dtype.kind == "f":
-            with np.errstate(invalid="ignore"):
-                report(~(np.trunc(view) == view), "number that is not whole")
+        known = True if present is None else present
         with np.errstate(invalid="ignore"):
-            report((view < limits.min) | (view > limits.max), f"number that {self.dtype} cannot hold")
+            if view.dtype.kind == "f":
+                report(~(np.trunc(view) == view) & known, "number that is not whole")
+            outside = (view < limits.min) | (view > limits.max)
+            report(outside & known, f"number that {self.dtype} cannot hold")
 
     def view(self, values: pa.Array) -> Array:
-        """The values of clean rows as a NumPy array, without a copy where their memory allows it."""
+        """The values of clean rows as a NumPy array: a view of Arrow's memory where none is null."""
         if self.dtype == np.object_:
             return _text_view(values, "" if self.fill_null is None else str(self.fill_null))
-        if values.null_count and self.fill_null is not None:
-            values = pc.fill_null(values, pa.scalar(self.fill_null).cast(values.type))
-        elif values.null_count and not pa.types.is_floating(values.type):
-            values = values.cast(pa.from_numpy_dtype(self.dtype))
-        view: Array = values.to_numpy(zero_copy_only=False)
-        return view
+        view, present = arrays.to_numpy(values)
+        if present is None:
+            return view
+        return np.where(present, view, np.nan if self.fill_null is None else self.fill_null)
 
 
 def _inexact(whole: Array, dtype: np.dtype[Any]) -> Array:
@@ -125,9 +120,11 @@ def _text_view(values: pa.Array, null: str) -> Array:
     """Python strings, made once for each distinct value: rows then share them."""
     if not pa.types.is_dictionary(values.type):
         values = values.dictionary_encode()
-    words = np.append(values.dictionary.to_numpy(zero_copy_only=False), null).astype(object)
-    indices = pc.fill_null(values.indices, len(words) - 1).to_numpy(zero_copy_only=False)
-    view: Array = words.take(indices)
+    words = np.array(
+        [*(null if word is None else word for word in values.dictionary.to_pylist()), null], object
+    )
+    indices, present = arrays.to_numpy(values.indices)
+    view: Array = words.take(indices if present is None else np.where(present, indices, len(words) - 1))
     return view
 
 
@@ -245,9 +242,10 @@ class TensorPlan:
         refuse: Refuse,
     ) -> None:
         column = rule.column
-        if lists.null_count:
-            refuse(lists.is_null().to_numpy(zero_copy_only=False), f"null in '{column}'")
-        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+        lengths, present = arrays.to_numpy(pc.list_value_length(lists))
+        if present is not None:
+            refuse(~present, f"null in '{column}'")
+            lengths = np.where(present, lengths, 0)
         longest = _longest(mapping, spec)
         if mapping.pad is None:
             expected = int(np.prod(list_shape(mapping, spec), dtype=np.int64))
@@ -292,7 +290,7 @@ class TensorPlan:
         flat = rule.view(values.flatten())
         if mapping.pad is None:
             return ColumnFeed(flat, spec.dtype, list_shape(mapping, spec))
-        lengths = pc.list_value_length(values).to_numpy(zero_copy_only=False)
+        lengths, _ = arrays.to_numpy(pc.list_value_length(values))
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         fixed = spec.shape[1] if len(spec.shape) > 1 else None
         width = fixed if fixed is not None else (_longest(mapping, spec) if self.full_width else None)

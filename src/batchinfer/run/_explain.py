@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from batchinfer import source
-from batchinfer.core import MODEL, POSITION, RUN_ID, SOURCE, Lineage, ScoringPath
+from batchinfer.core import MODEL, POSITION, RUN_ID, SOURCE, Lineage, ScoringPath, arrays
 from batchinfer.errors import InputError, UsageError
 from batchinfer.model import Registry, Scorer
 from batchinfer.run._job import open_results
@@ -85,7 +86,9 @@ def _explain_row(spec: PipelineSpec, row: pa.Table) -> Explanation:
     stated = row.to_pylist()[0]
     scorer = Scorer.of(Registry(spec.registry).resolve(stated[MODEL]))
     batch = _source_row(stated[SOURCE], stated[POSITION])
-    lineage = Lineage(stated[MODEL], stated[RUN_ID], stated[SOURCE], pa.array([stated[POSITION]], pa.int64()))
+    lineage = Lineage(
+        stated[MODEL], stated[RUN_ID], stated[SOURCE], arrays.from_numpy(np.array([stated[POSITION]]))
+    )
     path = ScoringPath(scorer, load_transform(spec), [row.schema.field(c) for c in spec.input.key], [])
     scored = path.score(batch, lineage)
     if scored.quarantine is not None:
@@ -113,13 +116,10 @@ def _explain_row(spec: PipelineSpec, row: pa.Table) -> Explanation:
 def _bits(column: pa.Array) -> bytes:
     """A value's bits; two NaN of the same bits are equal here."""
     values = column.flatten() if pa.types.is_nested(column.type) else column
-    return bytes(
-        values.to_numpy(zero_copy_only=False).tobytes() if not _is_text(values) else str(values).encode()
-    )
-
-
-def _is_text(values: pa.Array) -> bool:
-    return bool(pa.types.is_string(values.type))
+    if pa.types.is_string(values.type):
+        return str(values.to_pylist()).encode()
+    view, present = arrays.to_numpy(values)
+    return view.tobytes() + (b"" if present is None else present.tobytes())
 
 
 def _source_row(path: str, position: int) -> pa.RecordBatch:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from batchinfer import source
@@ -14,14 +16,13 @@ from batchinfer.core import (
     BlockMap,
     Lineage,
     RowCounts,
-    Scored,
     ScoringPath,
     StagingArea,
     UnitReport,
     WorkUnit,
-    merge_counts,
+    arrays,
 )
-from batchinfer.store import PartWriter, read_receipt, verified, write_receipt
+from batchinfer.store import PartWriter, intact, part_name, read_receipt, write_receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,44 +79,38 @@ class Worker:
 
     def _verified(self, receipt: UnitReport) -> bool:
         staged = ((self._staging.results, receipt.results), (self._staging.quarantine, receipt.quarantine))
-        return all(verified(area, part) for area, part in staged if part is not None)
+        return all(intact(area, part) for area, part in staged if part is not None)
 
     def _score(self, unit: WorkUnit) -> UnitReport:
-        name = f"part-{unit.name}-{self._run_id}-{uuid.uuid4().hex[:8]}"
+        name = part_name(unit, self._run_id, uuid.uuid4().hex[:8])
 
         def writer(area: StagingArea, schema: pa.Schema) -> PartWriter:
             return PartWriter(area, unit.partition, name, schema, self._key)
 
         results = writer(self._staging.results, self._path.result_schema)
         quarantine = writer(self._staging.quarantine, self._path.quarantine_schema)
-        read = 0
-        batches: list[Scored] = []
+        read = scored_rows = 0
+        reasons: Counter[str] = Counter()
+        nonfinite: Counter[str] = Counter()
         for batch, path, position in source.read_unit(unit, self._columns):
-            lineage = Lineage(
-                self._path.model.identity, self._run_id, path, _positions(position, batch.num_rows)
-            )
+            positions = arrays.from_numpy(np.arange(position, position + batch.num_rows))
+            lineage = Lineage(self._path.model.identity, self._run_id, path, positions)
             scored = self._path.score(batch, lineage, self._blocks)
             results.write(scored.results)
             if scored.quarantine is not None:
                 quarantine.write(scored.quarantine)
-            batches.append(replace(scored, results=None, quarantine=None))  # type: ignore[arg-type]
             read += batch.num_rows
+            scored_rows += scored.results.num_rows
+            reasons.update(scored.reasons)
+            nonfinite.update(scored.nonfinite)
             self._on_rows(batch.num_rows)
-        reasons = merge_counts(scored.reasons for scored in batches)
-        refused = sum(reasons.values())
         return UnitReport(
             unit=unit.index,
             unit_digest=unit.digest(),
             partition=unit.partition,
-            rows=RowCounts(read=read, scored=results.rows, quarantined=refused),
+            rows=RowCounts(read=read, scored=scored_rows, quarantined=reasons.total()),
             results=results.finish(),
             quarantine=quarantine.finish(),
-            reasons=reasons,
-            nonfinite=merge_counts(scored.nonfinite for scored in batches),
+            reasons=dict(reasons),
+            nonfinite=dict(nonfinite),
         )
-
-
-def _positions(first: int, rows: int) -> pa.Array:
-    import numpy as np
-
-    return pa.array(np.arange(first, first + rows, dtype=np.int64))

@@ -100,7 +100,7 @@ def _row_group_batches(file: pq.ParquetFile, group: int, columns: list[str]) -> 
     size = sum(c.total_uncompressed_size for c in leaves if c.path_in_schema.split(".")[0] in columns)
     batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES * rows // max(size, 1)))
     if not columns:
-        yield pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))
+        yield pa.RecordBatch.from_struct_array(pa.nulls(rows, pa.struct([])))
         return
     yield from file.iter_batches(batch_rows, row_groups=[group], columns=columns, use_threads=False)
 
@@ -113,7 +113,7 @@ def _with_folders(batch: pa.RecordBatch, wanted: list[str], path: str) -> pa.Rec
     arrays = [
         batch.column(name)
         if batch.schema.get_field_index(name) >= 0
-        else pa.repeat(pa.scalar(folders[name]), batch.num_rows)
+        else pa.repeat(folders[name], batch.num_rows)
         for name in wanted
     ]
     return pa.RecordBatch.from_arrays(arrays, names=wanted)

@@ -1,0 +1,63 @@
+"""Between Arrow and NumPy by their buffers, without a copy and without pandas.
+
+`pa.array`, `pa.scalar` and `Array.to_numpy` import pandas wherever it is installed, to ask whether they have to do
+with one of its objects: most of a second at the start of every run, under Python's lock. These do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+
+def from_numpy(values: npt.NDArray[Any]) -> pa.Array:
+    """A one-dimensional array of numbers (or bools), without a copy for numbers in native order."""
+    kind = pa.from_numpy_dtype(values.dtype)
+    if pa.types.is_boolean(kind):
+        bits = np.packbits(values, bitorder="little")
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(bits)])
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def from_texts(texts: Sequence[str]) -> pa.Array:
+    """A string array."""
+    encoded = [text.encode() for text in texts]
+    offsets = np.zeros(len(encoded) + 1, np.int32)
+    np.cumsum([len(piece) for piece in encoded], out=offsets[1:])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
+def to_numpy(values: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
+    """The values of an array of numbers or bools, and which of them are no nulls (None: none is null).
+
+    Numbers are a read-only view of Arrow's memory; what a view holds at a null is anything.
+    """
+    _, data = values.buffers()
+    start, rows = values.offset, len(values)
+    if pa.types.is_boolean(values.type):
+        view = _bits(data, start, rows)
+    else:
+        dtype = np.dtype(values.type.to_pandas_dtype())
+        view = np.frombuffer(data, dtype, rows, start * dtype.itemsize) if rows else np.empty(0, dtype)
+    return view, valid(values)
+
+
+def valid(values: pa.Array) -> npt.NDArray[np.bool_] | None:
+    """Which values of an array of any type are no nulls; None where none is null."""
+    if not values.null_count:
+        return None
+    if isinstance(values, pa.NullArray):
+        return np.zeros(len(values), np.bool_)
+    return _bits(values.buffers()[0], values.offset, len(values))
+
+
+def _bits(buffer: pa.Buffer, start: int, count: int) -> npt.NDArray[np.bool_]:
+    if not count:
+        return np.empty(0, np.bool_)
+    octets = np.frombuffer(buffer, np.uint8, -(-(start + count) // 8))
+    return np.unpackbits(octets, count=start + count, bitorder="little")[start:].view(np.bool_)

@@ -1,0 +1,111 @@
+"""A small pipeline that every suite can run: three float columns, a linear model, Parquet files of one day."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from batchinfer.spec import PipelineSpec, load_spec
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A registry with `linear@champion`: score = x0 + 2 x1 - x2 for a packed [N, 3] input called `input`."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    from batchinfer.model import add_model
+
+    folder = tmp_path_factory.mktemp("registry")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["input", "w"], ["score"])],
+        "linear",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N", 1])],
+        [numpy_helper.from_array(np.array([[1], [2], [-1]], np.float32), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    (folder / "linear.onnx").write_bytes(model.SerializeToString())
+    pq.write_table(flights(0, 64), folder / "sample.parquet")
+    add_model(
+        "linear",
+        onnx=folder / "linear.onnx",
+        sample=folder / "sample.parquet",
+        config={"inputs": {"input": {"pack": ["x0", "x1", "x2"]}}},
+        registry=str(folder / "models"),
+        alias="champion",
+    )
+    return str(folder / "models")
+
+
+def flights(first: int, rows: int) -> pa.Table:
+    """Rows with ids from `first` on, and features that follow from the id."""
+    ids = np.arange(first, first + rows)
+    return pa.table(
+        {
+            "id": pa.array(ids, pa.int64()),
+            "x0": pa.array((ids % 97) / 7, pa.float32()),
+            "x1": pa.array((ids % 31) / 3, pa.float32()),
+            "x2": pa.array(np.sin(ids), pa.float32()),
+            "note": pa.array([f"row {i % 11}" for i in ids]),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline folder of its own, with inputs and results below it."""
+
+    root: Path
+    registry: str
+    document: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def input(self) -> Path:
+        return self.root / "input"
+
+    @property
+    def output(self) -> Path:
+        return self.root / "results" / "scores"
+
+    def write_input(self, table: pa.Table, name: str = "part-0", ds: str = "d1", **options: Any) -> Path:
+        path = self.input / f"ds={ds}" / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path, **options)
+        return path
+
+    def write_spec(self, **overrides: Any) -> Path:
+        document = {
+            "name": "scores",
+            "model": "linear@champion",
+            "registry": self.registry,
+            "input": {"path": str(self.input / "ds={ds}"), "key": ["id"]},
+            "output": {"path": str(self.output), "partition_by": ["ds"], "carry": ["note"]},
+            **overrides,
+        }
+        path = self.root / "pipeline.yaml"
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+    def spec(self, **overrides: Any) -> PipelineSpec:
+        return load_spec(self.write_spec(), **overrides)
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """A pipeline without inputs; run records go below it too."""
+    monkeypatch.setenv("BATCHINFER_RUNS", str(tmp_path / "runs"))
+    return Pipeline(tmp_path, registry)
+
+
+@pytest.fixture
+def rows() -> Callable[[int, int], pa.Table]:
+    """`flights`, for tests that cannot import this file."""
+    return flights
