@@ -20,7 +20,7 @@ from pathlib import Path
 from .data import DEFAULT_FOLDER, DEFAULT_ROWS, KEY, MODELS, ensure_flights, ensure_model
 from .floor import Floor
 from .jobs import Job, installed, prepare, work_folder
-from .measure import Figures, arguments, median, spread, store, table, verdict
+from .measure import Figures, arguments, cores, median, spread, store, table, verdict
 
 STAGES = ("decode", "tensors", "model", "encode")
 FLOOR_GOAL = 1.25
@@ -99,6 +99,7 @@ def show_goals(name: str, repeats: list[Repeat]) -> None:
             ["run / floor", f"{of_floor:.2f}", verdict(of_floor, FLOOR_GOAL)],
             ["run rows/s / model alone rows/s", f"{of_model:.2f}", model_verdict],
             ["peak memory, MB", f"{peak_mb:.0f}", verdict(peak_mb, MEMORY_GOAL_MB)],
+            ["cores busy", f"{ratio(repeats, 'job_cpu_s', 'job_s'):.2f}", f"of {cores()}"],
             ["whole process, s", f"{process_s:.2f}", ""],
         ],
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import sys
@@ -22,8 +21,8 @@ DRIVER = Path(__file__).with_name("driver.py")
 def installed() -> bool:
     """Whether there is a batchinfer to measure; says why when there is none."""
     try:
-        importlib.import_module("batchinfer.run")
-    except ImportError as error:
+        from batchinfer import load_spec, run  # noqa: F401
+    except (ImportError, AttributeError) as error:
         print(f"batchinfer's part is left out: {error}")
         return False
     return True
@@ -51,6 +50,7 @@ class RunFigures:
     """One run: seconds of the call to `batchinfer.run`, of its process, and its peak memory."""
 
     job_s: float
+    job_cpu_s: float
     process_s: float
     import_s: float
     peak_mb: float
@@ -75,6 +75,7 @@ class Job:
         report = child.report
         return RunFigures(
             job_s=report["job_s"],
+            job_cpu_s=report["job_cpu_s"],
             process_s=child.wall_s,
             import_s=report["import_s"],
             peak_mb=report["peak_mb"],

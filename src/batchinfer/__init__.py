@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from batchinfer.model import Scorer
-    from batchinfer.run import RunReport, run
+    from batchinfer.runs import RunReport, run
     from batchinfer.spec import PipelineSpec, load_spec
 
 __all__ = ["PipelineSpec", "RunReport", "Scorer", "load_spec", "run"]
@@ -18,10 +18,10 @@ __version__ = "0.1.0"
 
 _HOME = {
     "PipelineSpec": "batchinfer.spec",
-    "RunReport": "batchinfer.run",
+    "RunReport": "batchinfer.runs",
     "Scorer": "batchinfer.model",
     "load_spec": "batchinfer.spec",
-    "run": "batchinfer.run",
+    "run": "batchinfer.runs",
 }
 
 

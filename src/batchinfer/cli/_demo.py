@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from batchinfer.cli import _render
 from batchinfer.core import RowCounts
 from batchinfer.errors import UsageError
-from batchinfer.run import RunReport, open_results, run
+from batchinfer.runs import RunReport, find_rows, open_results, run
 from batchinfer.spec import PipelineSpec
 
 _LABELS = Path("data/samples/labels")
@@ -41,7 +41,7 @@ def run_demo(spec: PipelineSpec) -> None:
 
 def _day(spec: PipelineSpec, report: RunReport) -> tuple[str, ...]:
     day = report.parameters["ds"]
-    scored = open_results(spec, spec.output.path).find({"ds": day})
+    scored = find_rows(open_results(spec, spec.output.path), {"ds": day})
     worst = scored.sort_by([("p_late", "descending")]).slice(0, 1).to_pylist()[0]
     labels = pq.read_table(_LABELS / f"ds={day}", partitioning=None)
     joined = scored.join(labels, "flight_id", join_type="inner", right_suffix="_right").filter(

@@ -1,4 +1,4 @@
-"""The commands: they read arguments, call what `batchinfer.run` offers, and print it."""
+"""The commands: they read arguments, call what `batchinfer.runs` offers, and print it."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def demo(pipeline: str) -> None:
 def check(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Check a pipeline: spec, model and transform; with -p, its input too. Writes nothing."""
     from batchinfer.cli import _render
-    from batchinfer.run import load_model, load_transform, make_plan
+    from batchinfer.runs import load_model, load_transform, make_plan
     from batchinfer.spec import parameters_of
 
     spec = _spec(pipeline, overrides)
@@ -154,7 +154,7 @@ def check(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...]
 def plan(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Show what a run would do: its id, model, files and units. Writes nothing."""
     from batchinfer.cli import _render
-    from batchinfer.run import make_plan
+    from batchinfer.runs import make_plan
 
     planned = make_plan(_spec(pipeline, overrides), _pairs(parameters, "-p"))
     _render.plan_json(planned) if as_json else _render.plan(planned)
@@ -176,7 +176,7 @@ def run(
     """Score a pipeline's input and replace the result partition in one atomic commit."""
     from batchinfer.cli import _render
     from batchinfer.cli._progress import open_progress
-    from batchinfer.run import run as run_pipeline
+    from batchinfer.runs import run as run_pipeline
 
     spec = _spec(pipeline, overrides, engine)
     report = run_pipeline(spec, _pairs(parameters, "-p"), progress=open_progress())
@@ -196,7 +196,7 @@ def runs() -> None:
 def runs_list(limit: int, as_json: bool) -> None:
     """The latest runs, newest first."""
     from batchinfer.cli import _render
-    from batchinfer.run import RunRecords
+    from batchinfer.runs import RunRecords
 
     reports = RunRecords().all()[:limit]
     _render.as_json([r.to_dict() for r in reports]) if as_json else _render.runs(reports)
@@ -208,7 +208,7 @@ def runs_list(limit: int, as_json: bool) -> None:
 def runs_show(run_id: str, as_json: bool) -> None:
     """One run, by its id or the beginning of it."""
     from batchinfer.cli import _render
-    from batchinfer.run import RunRecords
+    from batchinfer.runs import RunRecords
 
     report = RunRecords().find(run_id)
     click.echo(report.to_json()) if as_json else _render.report(report)
@@ -231,7 +231,7 @@ def explain(
     from dataclasses import asdict
 
     from batchinfer.cli import _render
-    from batchinfer.run import explain as explain_row
+    from batchinfer.runs import explain as explain_row
 
     spec = _spec(pipeline, overrides)
     if len(keys) == 1 and "=" not in keys[0] and len(spec.input.key) == 1:
@@ -355,7 +355,7 @@ def results_sweep(
 
 
 def _results(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...]) -> Any:
-    from batchinfer.run import open_results
+    from batchinfer.runs import open_results
     from batchinfer.spec import fill_parameters
 
     spec = _spec(pipeline, overrides)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from batchinfer.run import Plan
+    from batchinfer.runs import Plan
 
 _SECONDS_BETWEEN_LINES = 10.0
 

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from batchinfer.model import Bundle, RegisteredModel
-    from batchinfer.run import Explanation, Plan, RunReport
+    from batchinfer.runs import Explanation, Plan, RunReport
 
 
 def as_json(value: Any) -> None:

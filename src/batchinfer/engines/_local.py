@@ -21,11 +21,10 @@ class _Stopped(Exception):
 
 
 class LocalEngine:
-    """Works on units in threads; decoding, scoring and encoding leave Python's lock.
+    """Works on units in threads, one a core; decoding, scoring and encoding leave Python's lock.
 
-    One unit more is in flight than there are cores: while one waits for its blocks, another decodes or
-    encodes. The blocks of all units share one pool, so that at the end of a run, when a single unit is
-    left, all cores still score it.
+    A unit's thread scores its blocks itself: handing them to a pool would cost more than a small model. Once
+    there are fewer units left than cores, the blocks of those are shared out, so that a run ends on all cores.
 
     Args:
         threads: cores to use; None for all that this process may.
@@ -33,8 +32,9 @@ class LocalEngine:
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_cores()
+        self._running = 0
         self._stop = threading.Event()
-        self._units = ThreadPoolExecutor(self.threads + 1, thread_name_prefix="unit")
+        self._units = ThreadPoolExecutor(self.threads, thread_name_prefix="unit")
         self._blocks = ThreadPoolExecutor(self.threads, thread_name_prefix="block")
 
     def __enter__(self) -> Self:
@@ -53,8 +53,9 @@ class LocalEngine:
         running: set[Future[UnitReport]] = set()
         try:
             while True:
-                while len(running) <= self.threads and (unit := next(waiting, None)) is not None:
+                while len(running) < self.threads and (unit := next(waiting, None)) is not None:
                     running.add(self._units.submit(work, unit))
+                self._running = len(running)
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -64,18 +65,21 @@ class LocalEngine:
             self._stop.set()
             wait(running)
 
-    def blocks(self, function: Callable[[_Task], _Outcome], tasks: Iterable[_Task]) -> Iterator[_Outcome]:
-        """Apply a function to the blocks of a batch on the shared pool, in order: see `BlockMap`."""
+    def blocks(self, function: Callable[[_Task], _Outcome], tasks: Iterable[_Task]) -> Iterable[_Outcome]:
+        """Apply a function to the blocks of a batch, in order: see `BlockMap`."""
 
         def unless_stopped(task: _Task) -> _Outcome:
             if self._stop.is_set():
                 raise _Stopped
             return function(task)
 
-        tasks = list(tasks)
-        if len(tasks) == 1:
-            return iter([unless_stopped(tasks[0])])
-        return self._blocks.map(unless_stopped, tasks)
+        outcomes: list[_Outcome] = []
+        pending = iter(tasks)
+        for task in pending:
+            if self._running < self.threads and (rest := list(pending)):
+                return [*outcomes, *self._blocks.map(unless_stopped, [task, *rest])]
+            outcomes.append(unless_stopped(task))
+        return outcomes
 
 
 def available_cores() -> int:

@@ -62,12 +62,12 @@ class BlockScorer:
         if refused.any:
             clean = np.flatnonzero(~refused.mask)
             features = features.take(arrays.from_numpy(clean))
-        arrays = [column.allocate(len(clean)) for column in self.columns]
+        targets = [column.allocate(len(clean)) for column in self.columns]
         feeds = self._plan.bind(features) if len(clean) else {}
 
         def score_block(start: int) -> list[tuple[int, str]]:
             stop = min(start + self.certificate.batch_size, len(clean))
-            return self._score_rows(feeds, arrays, start, stop)
+            return self._score_rows(feeds, targets, start, stop)
 
         failures = [
             f
@@ -79,8 +79,8 @@ class BlockScorer:
                 refused.add_row(int(clean[row]), reason)
             keep = np.ones(len(clean), np.bool_)
             keep[[row for row, _ in failures]] = False
-            arrays = [values[keep] for values in arrays]
-        results = [column.arrow(values) for column, values in zip(self.columns, arrays, strict=True)]
+            targets = [values[keep] for values in targets]
+        results = [column.arrow(values) for column, values in zip(self.columns, targets, strict=True)]
         return pa.RecordBatch.from_arrays(results, schema=self.output_schema), refused.refusals()
 
     def run_block(self, feeds: dict[str, Feed], start: int, stop: int) -> list[Array]:

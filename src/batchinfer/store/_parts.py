@@ -122,6 +122,8 @@ def encoding(schema: pa.Schema, key: Sequence[str]) -> dict[str, Any]:
         "use_dictionary": [f.name for f in schema if _is_label(f.type)],
         "column_encoding": encodings or None,
         "write_statistics": list(key) if key else False,
+        "write_batch_size": 1 << 16,
+        "max_rows_per_page": 1 << 17,
     }
 
 
@@ -168,10 +170,12 @@ def read_receipt(staging: StagingArea, unit: WorkUnit) -> UnitReport | None:
 
 def verified(staging: StagingArea, report: UnitReport) -> bool:
     """Whether each part of the report is still there, byte for byte."""
-    return all(_intact(files.join(staging.parts, part.path), part) for part in report.parts)
+    return all(intact(staging, part) for part in report.parts)
 
 
-def _intact(path: str, part: StagedPart) -> bool:
+def intact(staging: StagingArea, part: StagedPart) -> bool:
+    """Whether a part is still there, byte for byte."""
+    path = files.join(staging.parts, part.path)
     filesystem, inner = files.locate(path)
     info = filesystem.get_file_info(inner)
     if not info.is_file or info.size != part.size_bytes:

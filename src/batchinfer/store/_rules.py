@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from batchinfer.core import Partition, rows_of_partition
+from batchinfer.core import Fence, Partition, StagedPart, rows_of_partition
 from batchinfer.errors import CommitRefused, StoreError
 
 # Hive's folder name for null; and "" is null to Delta Lake. Neither can be told from a value by every reader.
@@ -112,3 +112,22 @@ def orphans(
     if any(changed > before for changed in [*run_files, *(parts[path] for path in unreferenced)]):
         return None
     return unreferenced
+
+
+def check_staged(table: str, fence: Fence, parts: Iterable[tuple[Partition, StagedPart]]) -> None:
+    """Hold the parts of a commit against its fence: a part of another partition would be added unfenced.
+
+    Raises:
+        StoreError: a part's partition is not fenced, or a part is named twice.
+    """
+    seen: set[str] = set()
+    for partition, part in parts:
+        if partition not in fence.tokens:
+            raise StoreError(
+                f"{table}: {part.path} belongs to {rows_of_partition(partition)}, which this run does not replace",
+                table=table,
+                path=part.path,
+            )
+        if part.path in seen:
+            raise StoreError(f"{table}: {part.path} is staged twice", table=table, path=part.path)
+        seen.add(part.path)

@@ -13,8 +13,8 @@ from batchinfer import source
 from batchinfer.core import MODEL, POSITION, RUN_ID, SOURCE, Lineage, ScoringPath, arrays
 from batchinfer.errors import InputError, UsageError
 from batchinfer.model import Registry, Scorer
-from batchinfer.run._job import open_results
-from batchinfer.run._plan import load_transform
+from batchinfer.runs._job import find_rows, open_results
+from batchinfer.runs._plan import load_transform
 from batchinfer.spec import PipelineSpec, fill_parameters
 
 
@@ -68,7 +68,7 @@ def explain(
         )
     path = fill_parameters(spec.output.path, parameters, key="output.path")
     narrowed = {k: v for k, v in parameters.items() if k in spec.output.partition_by}
-    found = open_results(spec, path).find({**key, **narrowed})
+    found = find_rows(open_results(spec, path), {**key, **narrowed})
     if not found.num_rows:
         said = ", ".join(f"{k}={v}" for k, v in {**key, **narrowed}.items())
         raise UsageError(

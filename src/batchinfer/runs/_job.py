@@ -9,9 +9,12 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import reduce
+from operator import and_
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchinfer.core import (
     CommitInfo,
@@ -21,19 +24,18 @@ from batchinfer.core import (
     check_ledger,
     files,
     merge_counts,
-    table_schema,
     total_rows,
 )
 from batchinfer.engines import open_engine
-from batchinfer.errors import BatchinferError, CommitUnknown, Interrupted, QualityGate
-from batchinfer.run._plan import Plan, make_plan
-from batchinfer.run._records import RunRecords
-from batchinfer.run._report import RunReport
-from batchinfer.run._worker import Staging, Worker
+from batchinfer.errors import BatchinferError, CommitUnknown, Interrupted, QualityGate, UsageError
+from batchinfer.runs._plan import Plan, make_plan
+from batchinfer.runs._records import RunRecords
+from batchinfer.runs._report import RunReport
+from batchinfer.runs._worker import Staging, Worker
 from batchinfer.spec import PipelineSpec
 from batchinfer.store import ResultsStore, open_store, read_receipt
 
-_log = logging.getLogger("batchinfer.run")
+_log = logging.getLogger("batchinfer.runs")
 
 
 class Progress(Protocol):
@@ -112,7 +114,7 @@ def _work_and_commit(plan: Plan, report: RunReport, started: float, progress: Pr
     path = ScoringPath(plan.scorer, plan.transform, plan.key, plan.carry)
     results = open_results(plan.spec, plan.output_path)
     quarantine = open_quarantine(plan.spec, plan.output_path)
-    fence = results.begin(plan.run_id, _schema(plan, path.result_schema), plan.partitions)
+    fence = results.begin(plan.run_id, path.result_schema, plan.partitions)
     staging = Staging(results.staging(plan.run_id), quarantine.staging(plan.run_id))
     if (found := results.committed(plan.run_id, plan.partitions)) is not None:
         version, info = found
@@ -131,10 +133,6 @@ def _work_and_commit(plan: Plan, report: RunReport, started: float, progress: Pr
     files.delete(staging.results.receipts)
     seconds = time.perf_counter() - started
     return _timed(report, seconds).with_(status="done", table_version=version, units=units)
-
-
-def _schema(plan: Plan, part: pa.Schema) -> pa.Schema:
-    return table_schema(part, plan.spec.output.partition_by)
 
 
 def _work(plan: Plan, path: ScoringPath, staging: Staging, progress: Progress) -> list[UnitReport]:
@@ -200,8 +198,11 @@ def _judge(plan: Plan, report: RunReport) -> None:
 
 def _commit(results: ResultsStore, fence: Fence, reports: Sequence[UnitReport], report: RunReport) -> int:
     parts = [(unit.partition, unit.results) for unit in reports if unit.results is not None]
-    info = CommitInfo(report.run_id, report.pipeline, report.with_(status="done").to_dict())
-    return results.commit(fence, parts, info)
+    return results.commit(fence, parts, _info(report))
+
+
+def _info(report: RunReport) -> CommitInfo:
+    return CommitInfo(report.run_id, report.pipeline, report.with_(status="done").to_dict())
 
 
 def _commit_quarantine(
@@ -219,9 +220,8 @@ def _commit_quarantine(
         return  # found committed, and an earlier attempt came to the end of this
     if quarantine.committed(plan.run_id, plan.partitions) is not None:
         return
-    fence = quarantine.begin(plan.run_id, _schema(plan, path.quarantine_schema), plan.partitions)
-    _commit_rows = CommitInfo(report.run_id, report.pipeline, report.with_(status="done").to_dict())
-    quarantine.commit(fence, parts, _commit_rows)
+    fence = quarantine.begin(plan.run_id, path.quarantine_schema, plan.partitions)
+    quarantine.commit(fence, parts, _info(report))
 
 
 def _receipts(plan: Plan, staging: Staging) -> list[UnitReport]:
@@ -239,6 +239,26 @@ def open_quarantine(spec: PipelineSpec, path: str) -> ResultsStore:
     return open_store(
         spec.output.store, f"{path.rstrip('/')}_quarantine", spec.output.partition_by, spec.name
     )
+
+
+def find_rows(table: ResultsStore, conditions: Mapping[str, str]) -> pa.Table:
+    """The rows of a results table whose columns have these values, given as text.
+
+    Raises:
+        StoreError: there is no table yet.
+        UsageError: there is no such column, or a value is not of its type.
+    """
+    dataset = table.dataset()
+    terms = []
+    for column, text in conditions.items():
+        if column not in dataset.schema.names:
+            raise UsageError(f"{table.path} has no column '{column}'", column=column)
+        kind = dataset.schema.field(column).type
+        try:
+            terms.append(pc.field(column) == pa.scalar(text).cast(kind))
+        except pa.ArrowInvalid as e:
+            raise UsageError(f"column '{column}' is {kind}, so it cannot be '{text}'", column=column) from e
+    return dataset.to_table(filter=reduce(and_, terms) if terms else None)
 
 
 def _first_report(plan: Plan) -> RunReport:

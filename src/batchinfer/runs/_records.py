@@ -7,7 +7,7 @@ import os
 
 from batchinfer.core import files
 from batchinfer.errors import UsageError
-from batchinfer.run._report import RunReport
+from batchinfer.runs._report import RunReport
 
 
 class RunRecords:

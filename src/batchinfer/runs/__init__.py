@@ -1,0 +1,22 @@
+"""The composition root: plan, batch job, run records, and explaining a row."""
+
+from batchinfer.runs._explain import Explanation, explain
+from batchinfer.runs._job import Progress, find_rows, open_results, run
+from batchinfer.runs._plan import Plan, load_model, load_transform, make_plan
+from batchinfer.runs._records import RunRecords
+from batchinfer.runs._report import RunReport
+
+__all__ = [
+    "Explanation",
+    "Plan",
+    "Progress",
+    "RunRecords",
+    "RunReport",
+    "explain",
+    "find_rows",
+    "load_model",
+    "load_transform",
+    "make_plan",
+    "open_results",
+    "run",
+]

@@ -1,0 +1,58 @@
+"""Results tables: what workers stage, and the adapters that commit it in one atomic step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
+from batchinfer.core import Store, StoreHistory
+from batchinfer.errors import SpecError
+from batchinfer.store._parts import PartWriter, intact, part_name, read_receipt, verified, write_receipt
+
+__all__ = [
+    "STORES",
+    "PartWriter",
+    "ResultsStore",
+    "intact",
+    "open_store",
+    "part_name",
+    "read_receipt",
+    "verified",
+    "write_receipt",
+]
+
+STORES = {
+    "delta": "batchinfer.store._delta:DeltaStore",
+    "parquet": "batchinfer.store._parquet:ParquetStore",
+}
+
+
+class ResultsStore(Store, StoreHistory, Protocol):
+    """What `open_store` opens: a table that commits, remembers, and can be read."""
+
+    @property
+    def path(self) -> str:
+        """The table's location: a URL, or an absolute path."""
+
+    def dataset(self) -> Any:
+        """What readers see now, as a `pyarrow.dataset.Dataset`. Raises StoreError where there is no table."""
+
+
+def open_store(kind: str, path: str, partition_by: Sequence[str], pipeline: str) -> ResultsStore:
+    """The results table of `kind` at `path`, which need not exist yet. Touches nothing.
+
+    Raises:
+        SpecError: no store has that name.
+        StoreError: such a store cannot be at that path.
+    """
+    if kind not in STORES:
+        raise SpecError(
+            f"output.store: no store is called '{kind}'",
+            next_step=f"use one of: {', '.join(sorted(STORES))}",
+            found=kind,
+            allowed=sorted(STORES),
+        )
+    module, _, name = STORES[kind].partition(":")
+    adapter: type[ResultsStore] = getattr(import_module(module), name)
+    return adapter(path, tuple(partition_by), pipeline)  # type: ignore[call-arg]
