@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from typing import Any
 
 import click
 
-from batchinfer.errors import BatchinferError, UsageError
+from batchinfer.errors import BatchinferError, Interrupted, UsageError
+
+_log = logging.getLogger("batchinfer.cli")
 
 
 class _Group(click.Group):
@@ -24,31 +27,66 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except BatchinferError as e:
-            click.echo(f"batchinfer: {type(e).__name__}: {e}", err=True)
-            report = e.fields.get("report")
-            if report is not None and ctx.find_root().meta.get("json"):
-                click.echo(report.to_json())
+            _say(ctx, e)
             ctx.exit(e.exit_code)
+        except KeyboardInterrupt:
+            _say(ctx, Interrupted("stopped", next_step="nothing was changed; the same command starts again"))
+            ctx.exit(Interrupted.exit_code)
+
+
+def _say(ctx: click.Context, error: BatchinferError) -> None:
+    report = error.fields.get("report")
+    if _logs_json(ctx):
+        run_id = report.run_id if report is not None else error.fields.get("run_id")
+        _log.error("%s: %s", type(error).__name__, error, extra={"run_id": run_id})
+    else:
+        click.echo(f"batchinfer: {type(error).__name__}: {error}", err=True)
+    if report is not None and ctx.find_root().meta.get("json"):
+        click.echo(report.to_json())
+
+
+def _logs_json(ctx: click.Context) -> bool:
+    """Whether stderr holds JSON lines, so that nothing else may be written to it."""
+    return ctx.find_root().params.get("log_format") == "json"
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="batchinfer", prog_name="batchinfer")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Log to stderr, in this format.")
-def main(log_format: str | None) -> None:
+@click.pass_context
+def main(ctx: click.Context, log_format: str | None) -> None:
     """Score data with a trained model: Parquet in, ONNX Runtime, one atomic commit out.
 
     Exit codes: 0 done, 1 failed, 2 wrong use, spec or input, 3 quality gate, 75 transient (try again).
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    _catch_signals(ctx)
     if log_format:
-        _log_to_stderr(log_format)
+        _log_to_stderr(ctx, log_format)
 
 
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _catch_signals(ctx: click.Context) -> None:
+    """Ctrl-C and SIGTERM stop a command in good order; a second one ends it at once, which does no harm either."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What was started in the background of a script ignores Ctrl-C, and goes on doing so.
+    caught = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+
+    def interrupt(signum: int, frame: object) -> None:
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
+        if not _logs_json(ctx):
+            os.write(2, b"batchinfer: stopping; once more stops at once\n")
+        raise KeyboardInterrupt
+
+    def restore() -> None:
+        for number in caught:
+            signal.signal(number, before[number])
+
+    for number in caught:
+        signal.signal(number, interrupt)
+    ctx.call_on_close(restore)
 
 
-def _log_to_stderr(log_format: str) -> None:
+def _log_to_stderr(ctx: click.Context, log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "json":
         handler.setFormatter(_JsonFormatter())
@@ -57,6 +95,7 @@ def _log_to_stderr(log_format: str) -> None:
     logger = logging.getLogger("batchinfer")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    ctx.call_on_close(lambda: logger.removeHandler(handler))
 
 
 class _JsonFormatter(logging.Formatter):
@@ -106,14 +145,26 @@ def _pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
 
 
 def _spec(pipeline: str, overrides: tuple[str, ...], engine: str | None = None) -> Any:
-    import yaml
-
     from batchinfer.spec import load_spec
 
-    values = {key: yaml.safe_load(text) for key, text in _pairs(overrides, "--set").items()}
+    values = {key: _value(key, text) for key, text in _pairs(overrides, "--set").items()}
     if engine is not None:
         values["engine.kind"] = engine
     return load_spec(pipeline, **values)
+
+
+def _value(key: str, text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        problem = getattr(e, "problem", None) or "cannot be read"
+        raise UsageError(
+            f"--set {key}={text}: not a YAML value: {problem}",
+            next_step="put quotes around it: --set 'KEY=\"VALUE\"'",
+            key=key,
+        ) from e
 
 
 @main.command()
@@ -166,7 +217,9 @@ def plan(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...],
 @_overrides
 @click.option("--engine", help="Override engine.kind.")
 @_json_option
+@click.pass_context
 def run(
+    ctx: click.Context,
     pipeline: str,
     parameters: tuple[str, ...],
     overrides: tuple[str, ...],
@@ -179,8 +232,11 @@ def run(
     from batchinfer.runs import run as run_pipeline
 
     spec = _spec(pipeline, overrides, engine)
-    report = run_pipeline(spec, _pairs(parameters, "-p"), progress=open_progress())
-    _render.report(report, err=as_json)
+    quiet = _logs_json(ctx)
+    progress = None if quiet else open_progress()
+    report = run_pipeline(spec, _pairs(parameters, "-p"), progress=progress)
+    if not (as_json and quiet):
+        _render.report(report, err=as_json)
     if as_json:
         click.echo(report.to_json())
 

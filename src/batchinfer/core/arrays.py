@@ -16,6 +16,7 @@ import pyarrow as pa
 
 def from_numpy(values: npt.NDArray[Any]) -> pa.Array:
     """A one-dimensional array of numbers (or bools), without a copy for numbers in native order."""
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)  # Arrow would misread the other order
     kind = pa.from_numpy_dtype(values.dtype)
     if pa.types.is_boolean(kind):
         bits = np.packbits(values, bitorder="little")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +25,9 @@ class LocalEngine:
     """Works on units in threads, one a core; decoding, scoring and encoding leave Python's lock.
 
     A unit's thread scores its blocks itself: handing them to a pool would cost more than a small model. Once
-    there are fewer units left than cores, the blocks of those are shared out, so that a run ends on all cores.
+    fewer units are left than there are cores, their blocks are shared out, so that a run ends on all cores.
+
+    A context manager: leaving it stops what still runs at its next block, and ends the threads.
 
     Args:
         threads: cores to use; None for all that this process may.
@@ -33,6 +36,7 @@ class LocalEngine:
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_cores()
         self._running = 0
+        self._closed = False
         self._stop = threading.Event()
         self._units = ThreadPoolExecutor(self.threads, thread_name_prefix="unit")
         self._blocks = ThreadPoolExecutor(self.threads, thread_name_prefix="block")
@@ -43,12 +47,17 @@ class LocalEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed = True
         self._stop.set()
         self._units.shutdown(cancel_futures=True)
         self._blocks.shutdown(cancel_futures=True)
 
     def map(self, work: Callable[[WorkUnit], UnitReport], units: Sequence[WorkUnit]) -> Iterator[UnitReport]:
-        """Yield reports as units are done. The first error stops the others at their next block."""
+        """Yield reports as units are done, in any order; never more are in work than there are cores.
+
+        The first error, or an interrupt, stops the others at their next block and starts no more; it is
+        raised when they have stopped. After that the engine is as good as new.
+        """
         waiting = iter(units)
         running: set[Future[UnitReport]] = set()
         try:
@@ -62,8 +71,11 @@ class LocalEngine:
                 for future in done:
                     yield future.result()
         finally:
-            self._stop.set()
-            wait(running)
+            if running:
+                self._stop.set()
+                wait(running)
+                if not self._closed:
+                    self._stop.clear()
 
     def blocks(self, function: Callable[[_Task], _Outcome], tasks: Iterable[_Task]) -> Iterable[_Outcome]:
         """Apply a function to the blocks of a batch, in order: see `BlockMap`."""
@@ -85,8 +97,20 @@ class LocalEngine:
 def available_cores() -> int:
     """The cores that this process may use: its affinity, or its container's quota where that is less."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _container_quota(Path("/sys/fs/cgroup"))
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def _container_quota(cgroup: Path) -> float | None:
+    """The cores' worth of time that a container may use, by either version of Linux' control groups."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, -(-int(quota) // int(period))))
+        if (cgroup / "cpu.max").exists():
+            quota, period = (cgroup / "cpu.max").read_text(encoding="ascii").split()
+        else:
+            quota, period = (
+                (cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text(encoding="ascii")
+                for name in ("quota", "period")
+            )
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError):  # no such file, or "max"
+        return None

@@ -1,10 +1,16 @@
 """Models: bundles, the registry, and scoring with ONNX Runtime under a bundle's certificate."""
 
-from batchinfer.model._add import add_model
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from batchinfer.model._bundle import Bundle, read_bundle
 from batchinfer.model._manifest import Certificate, InputMapping, Manifest, OutputMapping, Padding
 from batchinfer.model._registry import RegisteredModel, Registry
 from batchinfer.model._scorer import Scorer
+
+if TYPE_CHECKING:
+    from batchinfer.model._add import add_model
 
 __all__ = [
     "Bundle",
@@ -19,3 +25,11 @@ __all__ = [
     "add_model",
     "read_bundle",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "add_model":  # the only part that no run needs
+        raise AttributeError(f"module 'batchinfer.model' has no attribute '{name}'")
+    from batchinfer.model._add import add_model
+
+    return add_model

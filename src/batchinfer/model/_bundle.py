@@ -52,7 +52,7 @@ def read_bundle(location: str) -> Bundle:
         ) from e
     manifest = validate(Manifest, read_yaml(text, name=path, error=ModelError), name=path, error=ModelError)
     if manifest.digest != manifest.computed_digest():
-        raise _mismatch(location, MANIFEST)
+        raise _mismatch(location, MANIFEST, "is not the file that the bundle was made with")
     return Bundle(location, manifest)
 
 
@@ -79,16 +79,18 @@ def local_files(bundle: Bundle) -> Iterator[Path]:
 def _verify(bundle: Bundle, folder: Path) -> None:
     stated = bundle.manifest.files
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
-    for name in sorted(present ^ stated.keys()):
-        raise _mismatch(bundle.location, name)
+    for name in sorted(stated.keys() - present):
+        raise _mismatch(bundle.location, name, "is missing")
+    for name in sorted(present - stated.keys()):
+        raise _mismatch(bundle.location, name, "was added after the bundle was made")
     for name, expected in stated.items():
         if file_digest(folder / name) != expected:
-            raise _mismatch(bundle.location, name)
+            raise _mismatch(bundle.location, name, "is not the file that the bundle was made with")
 
 
-def _mismatch(location: str, name: str) -> DigestMismatch:
+def _mismatch(location: str, name: str, what: str) -> DigestMismatch:
     return DigestMismatch(
-        f"{location}: '{name}' is not the file that the bundle was made with (digest mismatch)",
+        f"{location}: '{name}' {what} (digest mismatch)",
         next_step="restore the bundle, or add the changed model as a new version: batchinfer model add",
         path=location,
         file=name,

@@ -20,46 +20,59 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class OutputColumn:
-    """One result column: which output it is from, and which of its values ([N, K] index, or all D)."""
+    """One result column.
+
+    Attributes:
+        name: its name.
+        output: the ONNX output that it is from.
+        dtype: the dtype of its values.
+        width: how many values the output has for each row; None where the graph and the manifest leave it open.
+        index: which of these the column takes; None for all of them, as a fixed-size list.
+    """
 
     name: str
     output: str
     dtype: np.dtype[Any]
+    width: int | None
     index: int | None
-    size: int | None
 
     @property
     def field(self) -> pa.Field:
         """The Arrow field of the column."""
         value = pa.string() if self.dtype == np.object_ else pa.from_numpy_dtype(self.dtype)
-        return pa.field(self.name, value if self.size is None else pa.list_(value, self.size))
+        return pa.field(self.name, value if self.index is not None else pa.list_(value, self.width))
 
     def allocate(self, rows: int) -> Array:
         """An array for the whole batch, uninitialised."""
-        return np.empty(rows if self.size is None else (rows, self.size), self.dtype)
+        return np.empty(rows if self.index is not None else (rows, self.width or 0), self.dtype)
 
     def fill(self, target: Array, tensor: Array, start: int, stop: int) -> None:
-        """Write a block's values to their rows; rows of the tensor beyond the block are padding."""
+        """Write a block's values to their rows; rows of the tensor beyond the block are padding.
+
+        Raises:
+            ModelError: the tensor is not of the rows and values a row that were measured.
+        """
         rows = stop - start
-        if len(tensor) < rows:
+        values = tensor[:rows].reshape(rows, -1) if tensor.ndim and len(tensor) >= rows else None
+        if values is None:
             raise ModelError(
-                f"output '{self.output}' has {len(tensor)} rows for {rows}: its first dimension is not the batch",
+                f"output '{self.output}' has the shape {list(tensor.shape)} for {rows} rows: its first dimension "
+                "is not the batch",
                 output=self.output,
             )
-        values = tensor[:rows].reshape(rows, -1)
-        if self.size is not None:
-            target[start:stop] = values
-            return
-        index = self.index or 0
-        if index >= values.shape[1]:
-            raise ModelError(f"output '{self.output}' has {values.shape[1]} columns, none at {index}")
-        target[start:stop] = values[:, index]
+        found = values.shape[1]
+        if self.width not in {None, found} or (self.index or 0) >= found:
+            raise ModelError(
+                f"output '{self.output}' has {found} values for each row, expected {self.width or 'more'}",
+                output=self.output,
+            )
+        target[start:stop] = values if self.index is None else values[:, self.index]
 
     def arrow(self, values: Array) -> pa.Array:
         """The column; numbers are not copied."""
-        if self.size is None:
-            return arrays.from_texts(values) if self.dtype == np.object_ else arrays.from_numpy(values)
-        return pa.FixedSizeListArray.from_arrays(arrays.from_numpy(values.reshape(-1)), self.size)
+        flat = values.reshape(-1)
+        column = arrays.from_texts(flat.tolist()) if self.dtype == np.object_ else arrays.from_numpy(flat)
+        return column if self.index is not None else pa.FixedSizeListArray.from_arrays(column, self.width)
 
 
 def output_columns(
@@ -77,28 +90,39 @@ def output_columns(
         columns += _columns_of(output, mapping, specs[output])
     names = [column.name for column in columns]
     if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise ModelError(f"the result column '{twice[0]}' is named by two outputs")
-    if reserved := [n for n in names if n.startswith("_")]:
-        raise ModelError(f"the result column '{reserved[0]}': names with a leading _ are kept for lineage")
+        raise ModelError(
+            f"the result column '{twice[0]}' is named twice",
+            next_step="name the columns apart in the config, under outputs",
+            column=twice[0],
+        )
+    if reserved := [n for n in names if n.startswith("_") or not n]:
+        raise ModelError(
+            f"the result column '{reserved[0]}': names with a leading _ are kept for lineage",
+            next_step="give the column another name in the config, under outputs",
+            column=reserved[0],
+        )
     return tuple(columns)
 
 
 def _columns_of(output: str, mapping: OutputMapping, spec: TensorSpec) -> list[OutputColumn]:
+    dtype = spec.dtype
     if mapping.column is not None:
-        return [OutputColumn(mapping.column, output, spec.dtype, None, mapping.size)]
+        width = mapping.size or 1
+        return [OutputColumn(mapping.column, output, dtype, width, 0 if width == 1 else None)]
+    width_or_none = spec.shape[1] if len(spec.shape) == 2 else mapping.size
     if isinstance(mapping.columns, dict):
         return [
-            OutputColumn(name, output, spec.dtype, _class_index(output, label, mapping, spec), None)
+            OutputColumn(name, output, dtype, width_or_none, _class_index(output, label, mapping, spec))
             for label, name in mapping.columns.items()
         ]
     names = mapping.columns or ()
-    width = spec.shape[1] if len(spec.shape) == 2 else None
-    if width is not None and width != len(names):
+    if width_or_none not in {None, len(names)}:
         raise ModelError(
-            f"output '{output}' is {spec}: {width} columns, but {len(names)} names are given",
+            f"output '{output}' is {spec}: {width_or_none} columns, but {len(names)} names are given",
             next_step="name each of them, or some of them as a mapping {index: name}",
+            output=output,
         )
-    return [OutputColumn(name, output, spec.dtype, i, None) for i, name in enumerate(names)]
+    return [OutputColumn(name, output, dtype, len(names), i) for i, name in enumerate(names)]
 
 
 def _class_index(output: str, label: int | str, mapping: OutputMapping, spec: TensorSpec) -> int:
@@ -107,8 +131,10 @@ def _class_index(output: str, label: int | str, mapping: OutputMapping, spec: Te
             if str(known) == str(label):
                 return index
         known_labels = ", ".join(map(str, mapping.classes))
-        raise ModelError(f"output '{output}' has no class '{label}'; it has {known_labels}")
-    width = spec.shape[1] if len(spec.shape) == 2 else None
+        raise ModelError(f"output '{output}' has no class '{label}'; it has {known_labels}", output=output)
+    width = spec.shape[1] if len(spec.shape) == 2 else mapping.size
     if not isinstance(label, int) or label < 0 or (width is not None and label >= width):
-        raise ModelError(f"output '{output}' is {spec}: no column {label!r}; columns count from 0")
+        raise ModelError(
+            f"output '{output}' is {spec}: no column {label!r}; columns count from 0", output=output
+        )
     return label

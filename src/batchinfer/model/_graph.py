@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from batchinfer.errors import MissingExtra, ModelError
 
+_MISSING_VALUE_OPS = {"TreeEnsembleClassifier", "TreeEnsembleRegressor", "TreeEnsemble", "Imputer", "IsNaN"}
+"""The operators that say what a NaN means. Others hand it on, or swallow it by chance (ArgMax, Clip)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A parsed graph. `classes` holds, by output, the class labels of a matrix that a ZipMap node made a map of."""
+    """A parsed graph.
+
+    Attributes:
+        content: the file, with its ZipMap nodes taken out.
+        external_files: the files of its external data, relative to its folder.
+        classes: by output, the class labels of a matrix that a ZipMap node made a map of.
+        handles_missing: whether an operator of the graph gives NaN a meaning.
+    """
 
     content: bytes
     external_files: tuple[str, ...]
     classes: dict[str, tuple[int | str, ...]]
-    opset: int
+    handles_missing: bool
 
 
 def read_graph(path: Path) -> Graph:
@@ -56,8 +67,42 @@ def read_graph(path: Path) -> Graph:
         content=model.SerializeToString() if classes else content,
         external_files=_external_files(model, path),
         classes=classes,
-        opset=max((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), default=0),
+        handles_missing=any(node.op_type in _MISSING_VALUE_OPS for node in _all_nodes(model)),
     )
+
+
+def without_outputs(content: bytes, keep: Collection[str]) -> bytes:
+    """The graph with only the outputs in `keep`, and only the nodes that they need.
+
+    ONNX Runtime runs every node of a graph, whichever outputs are asked for.
+    """
+    import onnx
+
+    model = onnx.load_model_from_string(content)
+    graph = model.graph
+    makers = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    needed: set[int] = set()
+    wanted = list(keep)
+    while wanted:
+        index = makers.get(wanted.pop())
+        if index is not None and index not in needed:
+            needed.add(index)
+            wanted += _names_read(graph.node[index])
+    nodes = [node for index, node in enumerate(graph.node) if index in needed]
+    outputs = [output for output in graph.output if output.name in keep]
+    del graph.node[:], graph.output[:]
+    graph.node.extend(nodes)
+    graph.output.extend(outputs)
+    return bytes(model.SerializeToString())
+
+
+def _names_read(node: Any) -> list[str]:
+    names = [name for name in node.input if name]
+    for subgraph in _subgraphs(node):
+        names += [output.name for output in subgraph.output]
+        for inner in subgraph.node:
+            names += _names_read(inner)
+    return names
 
 
 def _refuse_pickles(path: Path, content: bytes) -> None:
@@ -72,35 +117,31 @@ def _refuse_pickles(path: Path, content: bytes) -> None:
 
 def _unwrap_maps(model: Any) -> dict[str, tuple[int | str, ...]]:
     classes: dict[str, tuple[int | str, ...]] = {}
-    for node in [n for n in model.graph.node if n.op_type == "ZipMap"]:
+    for node in model.graph.node:
+        if node.op_type != "ZipMap":
+            continue
         output = next((o for o in model.graph.output if o.name == node.output[0]), None)
         if output is None:
             continue
         labels: list[int | str] = []
         for attribute in node.attribute:
             labels += [*attribute.ints, *(text.decode() for text in attribute.strings)]
-        model.graph.node.remove(node)
-        _rename_tensor(model, node.input[0], output.name)
+        node.op_type, node.domain = "Identity", ""
+        del node.attribute[:]
         output.type.Clear()
         output.type.tensor_type.elem_type = 1  # ZipMap maps to float
         output.type.tensor_type.shape.dim.add().dim_param = "N"
         output.type.tensor_type.shape.dim.add().dim_value = len(labels)
         classes[output.name] = tuple(labels)
+    if classes and not any(opset.domain in {"", "ai.onnx"} for opset in model.opset_import):
+        model.opset_import.add(domain="", version=13)  # Identity's
     return classes
-
-
-def _rename_tensor(model: Any, old: str, new: str) -> None:
-    for node in model.graph.node:
-        for names in (node.input, node.output):
-            for i, name in enumerate(names):
-                if name == old:
-                    names[i] = new
 
 
 def _external_files(model: Any, path: Path) -> tuple[str, ...]:
     names = {
         entry.value
-        for tensor in _tensors(model.graph)
+        for tensor in _all_tensors(model)
         for entry in tensor.external_data
         if entry.key == "location"
     }
@@ -117,16 +158,44 @@ def _external_files(model: Any, path: Path) -> tuple[str, ...]:
             )
         if not target.is_file():
             raise ModelError(f"{path}: external data '{name}' is missing", path=str(path), external=name)
-    return tuple(sorted(names))
+    return tuple(sorted({PurePosixPath(name).as_posix() for name in names}))
 
 
-def _tensors(graph: Any) -> list[Any]:
-    found = list(graph.initializer)
-    for node in graph.node:
+def _all_tensors(model: Any) -> Iterator[Any]:
+    for graph in _all_graphs(model):
+        yield from graph.initializer
+        yield from _dense_parts(graph.sparse_initializer)
+    for node in _all_nodes(model):
         for attribute in node.attribute:
-            if attribute.HasField("t"):
-                found.append(attribute.t)
-            found += attribute.tensors
-            for subgraph in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
-                found += _tensors(subgraph)
-    return found
+            yield attribute.t
+            yield from attribute.tensors
+            yield from _dense_parts([attribute.sparse_tensor, *attribute.sparse_tensors])
+
+
+def _dense_parts(sparse_tensors: Any) -> Iterator[Any]:
+    for sparse in sparse_tensors:
+        yield sparse.values
+        yield sparse.indices
+
+
+def _all_nodes(model: Any) -> Iterator[Any]:
+    """Every node: of the graph, of the model's functions, and of all graphs within nodes."""
+    waiting = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += [inner for subgraph in _subgraphs(node) for inner in subgraph.node]
+
+
+def _all_graphs(model: Any) -> Iterator[Any]:
+    yield model.graph
+    for node in _all_nodes(model):
+        yield from _subgraphs(node)
+
+
+def _subgraphs(node: Any) -> list[Any]:
+    return [
+        graph
+        for attribute in node.attribute
+        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+    ]

@@ -113,6 +113,6 @@ def _with_facts(mapping: OutputMapping, classes: tuple[int | str, ...] | None, s
     facts: dict[str, Any] = {}
     if classes is not None:
         facts["classes"] = classes
-    if mapping.column is not None and size > 1:
+    if size > 1:
         facts["size"] = size
     return mapping.model_copy(update=facts)

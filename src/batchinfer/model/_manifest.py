@@ -15,6 +15,13 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_GOES_WITH = {
+    "shape": ("column", "constant"),
+    "pad": ("column",),
+    "fill_null": ("pack", "column"),
+}
+
+
 class InputMapping(_Part):
     """Where the tensor of one ONNX input comes from. Exactly one of the first four keys is set.
 
@@ -47,8 +54,18 @@ class InputMapping(_Part):
             raise ValueError(f"an input takes one of pack, column, mask_of, constant; found {found}")
         if self.pack is not None and len(set(self.pack)) != len(self.pack):
             raise ValueError("pack names a column twice")
+        if self.pack == ():
+            raise ValueError("pack names no column")
+        for key, sources in _GOES_WITH.items():
+            if getattr(self, key) is not None and stated[0] not in sources:
+                raise ValueError(f"{key} goes with {' or '.join(sources)}, not with {stated[0]}")
         if self.max is not None and self.pad is None:
             raise ValueError("max goes with pad")
+        if self.shape is not None and self.pad is not None:
+            raise ValueError("an input takes shape (lists of one size) or pad (lists of any size), not both")
+        sizes = [d for d in self.shape or () if not (d == "batch" and self.constant is not None)]
+        if wrong := [d for d in sizes if not isinstance(d, int) or d < 1]:
+            raise ValueError(f"shape takes whole numbers from 1 on, for a constant also 'batch'; found {wrong[0]!r}")
         return self
 
     @property
@@ -64,7 +81,7 @@ class OutputMapping(_Part):
         columns: names for a [N, K] matrix's columns in order; as a mapping {class: name}, some of them.
         column: one column; a vector output ([N, D…]) becomes a fixed-size-list column, flattened.
         classes: the class of each of the matrix's columns, where the graph tells.
-        size: the number of values of a vector.
+        size: how many values the output has for each row; 1 where it is left out.
     """
 
     columns: tuple[str, ...] | dict[int | str, str] | None = None

@@ -70,7 +70,8 @@ class Session:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        # A row that the graph refuses is reported as such; ONNX Runtime would also print a line for each call.
+        options.log_severity_level = 4
         try:
             self._session = ort.InferenceSession(
                 str(path), sess_options=options, providers=["CPUExecutionProvider"]
@@ -83,7 +84,10 @@ class Session:
             ) from e
         self.runtime_version: str = ort.__version__
         self.inputs = [_tensor_spec(path, value) for value in self._session.get_inputs()]
-        self.outputs = [_tensor_spec(path, value) for value in self._session.get_outputs()]
+        values = self._session.get_outputs()
+        self.outputs = [_tensor_spec(path, value) for value in values if value.type in _DTYPES]
+        self.unreadable = {value.name: str(value.type) for value in values if value.type not in _DTYPES}
+        """Outputs that are no tensors, by name: they cannot be mapped."""
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Any]) -> list[Any]:
         """Compute the named outputs.
@@ -100,7 +104,7 @@ class Session:
 def _tensor_spec(path: Path, value: Any) -> TensorSpec:
     if value.type not in _DTYPES:
         raise ModelError(
-            f"{path}: '{value.name}' has the type {value.type}, which is no tensor that can be fed or read",
+            f"{path}: '{value.name}' has the type {value.type}, which is no tensor that can be fed",
             path=str(path),
             tensor=value.name,
         )

@@ -90,11 +90,14 @@ def run(
     try:
         report = _work_and_commit(plan, report, started, progress or _Silent())
     except KeyboardInterrupt as e:
-        records.write(report.with_(status="interrupted", error="interrupted"))
+        seconds = time.perf_counter() - started
+        stopped = report.with_(status="interrupted", seconds=round(seconds, 3), error="interrupted")
+        records.write(stopped)
         raise Interrupted(
-            f"run {plan.run_id} was stopped; nothing was committed, and what was staged is kept",
+            f"run {plan.run_id} was stopped before its end; what it had done by then is kept",
             next_step="the same command goes on from there",
             run_id=plan.run_id,
+            report=stopped,
         ) from e
     except BaseException as e:
         status = "unknown" if isinstance(e, CommitUnknown) else "failed"
@@ -256,7 +259,7 @@ def find_rows(table: ResultsStore, conditions: Mapping[str, str]) -> pa.Table:
         kind = dataset.schema.field(column).type
         try:
             terms.append(pc.field(column) == pa.scalar(text).cast(kind))
-        except pa.ArrowInvalid as e:
+        except pa.ArrowException as e:
             raise UsageError(f"column '{column}' is {kind}, so it cannot be '{text}'", column=column) from e
     return dataset.to_table(filter=reduce(and_, terms) if terms else None)
 

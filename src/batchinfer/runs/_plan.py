@@ -45,7 +45,7 @@ def make_plan(spec: PipelineSpec, parameters: Mapping[str, str]) -> Plan:
     """Plan a run: read the inputs' footers, hold their columns against the model, cut the work into units.
 
     Raises:
-        UsageError: a parameter is missing, unknown or empty.
+        UsageError: a parameter is missing, unknown or empty, or contradicts the folders of the input.
         SpecError: the transform or a partition column does not exist.
         ModelError: no such model, or it cannot be loaded.
         InputError: no input, or it is not what the pipeline takes.
@@ -140,6 +140,14 @@ def _partitions(
                     f"above {file.input.path}",
                     next_step=f"write {{{column}}} into input.path, or partition the input's folders by it",
                     column=column,
+                )
+            if file.hive.get(column, known[column]) != known[column]:
+                raise UsageError(
+                    f"{file.input.path}: lies in {column}={file.hive[column]}, but the run's parameter says "
+                    f"{column}={known[column]}: its rows would replace another partition's",
+                    next_step=f"write {{{column}}} into input.path, or leave out -p {column}=…",
+                    column=column,
+                    path=file.input.path,
                 )
         partitions[file.input.path] = tuple((column, known[column]) for column in columns)
     return partitions

@@ -1,6 +1,7 @@
 """Parquet inputs: finding files, checking their columns, cutting units, reading them."""
 
-from batchinfer.source._files import Discovered, SourceFile, discover
+from batchinfer.source._files import Discovered, discover
+from batchinfer.source._footer import SourceFile
 from batchinfer.source._plan import plan_units
 from batchinfer.source._read import read_unit, unit_of_row
 from batchinfer.source._schema import check_columns, kept_fields

@@ -1,41 +1,22 @@
-"""Finding Parquet files at a path, and reading no more of them than their footers."""
+"""Finding the Parquet files at a path, and whether one of them is still the same."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import unquote
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote, urlsplit
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from batchinfer.core import InputFile, files
-from batchinfer.errors import InputError
+from batchinfer.errors import InputError, Transient
+from batchinfer.source._footer import SHOWN, SourceFile, read_footers, reason_of, unreadable
 
 _SUFFIXES = (".parquet", ".parq")
-_FOOTERS_AT_ONCE = 16
-_SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True)
-class RowGroup:
-    """What the plan needs of a row group: its rows and its decoded size by top-level column."""
-
-    rows: int
-    column_bytes: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A Parquet file as its footer and its path describe it. `hive` holds the `name=value` folders above it."""
-
-    input: InputFile
-    schema: pa.Schema
-    row_groups: tuple[RowGroup, ...]
-    hive: dict[str, str]
+_TABLE_LOGS = {"_delta_log": "Delta table", ".hoodie": "Hudi table"}
+_IN_URL = "/=:@!$&'()*+,;-._~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,132 +28,60 @@ class Discovered:
 
 
 def discover(path: str) -> Discovered:
-    """Find the Parquet files at a local path or URL: one file, or all below a folder.
+    """Find the Parquet files at a local path or URL: one file, or all below a folder, and read their footers.
 
     Names that start with `_` or `.` are skipped, folders too, as every reader of Parquet folders does.
 
     Raises:
-        InputError: no such path, no Parquet file in it, or files that are not whole; names them all.
+        InputError: no such path, no Parquet file in it, or files that are not whole; names them all. Also a
+            folder of a table format with a log of its own: among its files are some that readers of the
+            table do not see, and their rows would be scored too.
     """
+    _refuse_secrets(path)
     filesystem, inner = files.locate(path)
-    prefix = path[: len(path) - len(inner)] if path.endswith(inner) else ""
-    info = filesystem.get_file_info(inner)
-    if info.type is fs.FileType.NotFound:
-        raise _no_such_path(path)
-    found = [info] if info.is_file else _below(filesystem, inner)
-    parquet = [i for i in found if info.is_file or i.path.endswith(_SUFFIXES)]
+    try:
+        info = filesystem.get_file_info(inner)
+        if info.type is fs.FileType.NotFound:
+            raise _no_such_path(path, filesystem, inner)
+        if info.type is fs.FileType.Unknown:
+            raise InputError(f"{path}: neither a file nor a folder", path=path)
+        found = [info] if info.is_file else _below(path, filesystem, inner)
+    except UnicodeDecodeError as e:
+        raise InputError(
+            f"{path}: holds a name that is not UTF-8: {e.object!r}",
+            next_step="rename it: results name the file that each row comes from",
+            path=path,
+        ) from e
+    except OSError as e:
+        raise InputError(
+            f"{path}: cannot be listed: {reason_of(e)}",
+            next_step="check the permissions of the folder and of those below it",
+            path=path,
+        ) from e
+    if info.is_file:
+        return Discovered(path, read_footers(filesystem, [(path, info)]))
+    parquet = [i for i in found if _is_parquet(i.base_name)]
     if not parquet:
-        others = ", ".join(sorted(i.base_name for i in found)[:_SHOWN]) or "nothing"
+        others = _some([i.base_name for i in found])
         raise InputError(
             f"{path}: no Parquet file in this folder (it holds {others})",
             next_step="check the run's parameters, and that the files are named *.parquet",
             path=path,
         )
-    return Discovered(path, _read_footers(filesystem, parquet, prefix))
-
-
-def _below(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
-    found = filesystem.get_file_info(fs.FileSelector(folder, recursive=True))
-    depth = len(Path(folder).parts)
-
-    def hidden(info: fs.FileInfo) -> bool:
-        return any(part.startswith(("_", ".")) for part in Path(info.path).parts[depth:])
-
-    return sorted((i for i in found if i.is_file and not hidden(i)), key=lambda i: i.path)
-
-
-def _no_such_path(path: str) -> InputError:
-    parent = Path(path).parent
-    while not parent.exists() and parent != parent.parent:
-        parent = parent.parent
-    if "://" in path:
-        near = ""
-    else:
-        names = sorted(p.name for p in parent.iterdir() if not p.name.startswith("."))
-        near = f"; {parent} holds {', '.join(names[-_SHOWN:]) or 'nothing'}"
-    return InputError(
-        f"{path}: no such file or folder{near}",
-        next_step="check input.path and the run's parameters",
-        path=path,
-    )
-
-
-def _read_footers(
-    filesystem: fs.FileSystem, infos: Iterable[fs.FileInfo], prefix: str
-) -> tuple[SourceFile, ...]:
-    schemas: dict[str, pa.Schema] = {}
-
-    def read(info: fs.FileInfo) -> SourceFile | InputError:
-        try:
-            return _read_footer(filesystem, info, prefix, schemas)
-        except (OSError, pa.ArrowException) as e:
-            return InputError(f"{prefix}{info.path}: {_why(info, e)}", path=prefix + info.path)
-
-    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
-        footers = list(pool.map(read, infos))
-    bad = [footer for footer in footers if isinstance(footer, InputError)]
-    if bad:
-        shown = "\n".join(error.message for error in bad[:_SHOWN])
-        more = f"\n… and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        raise InputError(
-            f"{len(bad)} of {len(footers)} input files cannot be read:\n{shown}{more}",
-            next_step="write these files again, or take them out of the input",
-            paths=[error.fields["path"] for error in bad],
-        )
-    return tuple(footer for footer in footers if isinstance(footer, SourceFile))
-
-
-def _read_footer(
-    filesystem: fs.FileSystem, info: fs.FileInfo, prefix: str, schemas: dict[str, pa.Schema]
-) -> SourceFile:
-    with pq.ParquetFile(info.path, filesystem=filesystem, pre_buffer=False) as file:
-        metadata = file.metadata
-        schema = file.schema_arrow.remove_metadata()
-        columns = _top_level_columns(file.schema, schema)
-    path = prefix + info.path
-    return SourceFile(
-        InputFile(path, info.size, info.mtime_ns or 0, metadata.num_rows),
-        schemas.setdefault(schema.to_string(), schema),  # one object for all files alike
-        tuple(
-            _row_group(metadata.row_group(i), columns, len(schema)) for i in range(metadata.num_row_groups)
-        ),
-        hive_keys(path),
-    )
-
-
-def _top_level_columns(parquet: pq.ParquetSchema, schema: pa.Schema) -> list[int]:
-    """For each Parquet leaf the index of the Arrow column that it belongs to."""
-    positions = {name: i for i, name in enumerate(schema.names)}
-    leaves = [parquet.column(i).path for i in range(len(parquet.names))]
-    return [positions.get(leaf, positions.get(leaf.split(".")[0], 0)) for leaf in leaves]
-
-
-def _row_group(metadata: pq.RowGroupMetaData, columns: list[int], width: int) -> RowGroup:
-    sizes = [0] * width
-    for leaf, column in enumerate(columns):
-        sizes[column] += metadata.column(leaf).total_uncompressed_size
-    return RowGroup(metadata.num_rows, tuple(sizes))
-
-
-def _why(info: fs.FileInfo, error: Exception) -> str:
-    if info.size == 0:
-        return "the file is empty (0 bytes)"
-    if isinstance(error, PermissionError) or "Permission denied" in str(error):
-        return "no permission to read it"
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"not a whole Parquet file ({info.size:,} bytes): {reason}"
-
-
-def hive_keys(path: str) -> dict[str, str]:
-    """The `name=value` folders of a path, unescaped."""
-    pairs = (folder.partition("=") for folder in path.split("/")[:-1] if "=" in folder)
-    return {unquote(name): unquote(value) for name, _, value in pairs if name}
+    return Discovered(path, read_footers(filesystem, [(_name(path, inner, i.path), i) for i in parquet]))
 
 
 def changed(file: InputFile) -> str | None:
-    """How a file differs from what the plan saw, or None."""
+    """How a file differs from what the plan saw, or None.
+
+    Raises:
+        Transient: the filesystem does not answer.
+    """
     filesystem, inner = files.locate(file.path)
-    info = filesystem.get_file_info(inner)
+    try:
+        info = filesystem.get_file_info(inner)
+    except OSError as e:
+        raise Transient(f"{file.path}: cannot be looked up: {reason_of(e)}", path=file.path) from e
     if info.type is fs.FileType.NotFound:
         return "was removed"
     if info.size != file.size_bytes:
@@ -181,3 +90,107 @@ def changed(file: InputFile) -> str | None:
     if (info.mtime_ns or 0) != file.modified_ns:
         return "was replaced"
     return None
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES)
+
+
+def _is_hidden(below: PurePosixPath) -> bool:
+    return any(part.startswith(("_", ".")) for part in below.parts)
+
+
+def _below(path: str, filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
+    """The visible files of a folder and all below it, by path."""
+    infos = filesystem.get_file_info(fs.FileSelector(folder, recursive=True))
+    below = {info.path: PurePosixPath(info.path).relative_to(PurePosixPath(folder)) for info in infos}
+    _refuse_table_formats(path, filesystem, folder, list(below.values()))
+    if files.is_local(filesystem):
+        _refuse_broken_links(folder, len(infos))
+    visible = [info for info in infos if info.is_file and not _is_hidden(below[info.path])]
+    return sorted(visible, key=lambda info: info.path)
+
+
+def _refuse_table_formats(
+    path: str, filesystem: fs.FileSystem, folder: str, below: Sequence[PurePosixPath]
+) -> None:
+    logs = {part for found in below for part in found.parts if part in _TABLE_LOGS}
+    above = PurePosixPath(folder)
+    while "=" in above.name and not logs:  # a partition's folder: the table's root is further up
+        above = above.parent
+        roots = filesystem.get_file_info([str(above / name) for name in _TABLE_LOGS])
+        logs = {info.base_name for info in roots if info.type is fs.FileType.Directory}
+    kind = _TABLE_LOGS[min(logs)] if logs else ""
+    if any(p.parent.name == "metadata" and p.name.endswith(".metadata.json") for p in below):
+        kind = "Iceberg table"
+    if kind:
+        raise InputError(
+            f"{path}: belongs to a {kind}; read as plain Parquet files, rows that the table has deleted or "
+            "replaced would be scored too",
+            next_step="write the rows to be scored to a folder of Parquet files, and name that in input.path",
+            path=path,
+        )
+
+
+def _refuse_broken_links(folder: str, files_found: int) -> None:
+    """Arrow does not list a link to nowhere. It stands for rows, so it is no less than a missing file."""
+    bad = [
+        InputError(f"{link}: a link to nowhere", path=str(link))
+        for link in sorted(Path(folder).rglob("*"))
+        if _is_parquet(link.name)
+        and link.is_symlink()
+        and not link.exists()
+        and not _is_hidden(PurePosixPath(link.relative_to(folder)))
+    ]
+    if bad:
+        raise unreadable(bad, files_found + len(bad))
+
+
+def _no_such_path(path: str, filesystem: fs.FileSystem, inner: str) -> InputError:
+    """Say how far the path exists, and what lies where it ends."""
+    missing = PurePosixPath(inner)
+    parent = missing.parent
+    while filesystem.get_file_info(str(parent)).type is fs.FileType.NotFound and parent != parent.parent:
+        missing, parent = parent, parent.parent
+    where = _name(path, inner, str(parent))
+    kind = filesystem.get_file_info(str(parent)).type
+    if kind is fs.FileType.Directory:
+        infos = filesystem.get_file_info(fs.FileSelector(str(parent)))
+        names = [i.base_name for i in infos if not i.base_name.startswith(".")]
+        near = f"; {where} holds {_some(names, like=missing.name)}"
+    elif kind is fs.FileType.File:
+        near = f"; {where} is a file, not a folder"
+    else:
+        near = ""
+    return InputError(
+        f"{path}: no such file or folder{near}",
+        next_step="check input.path and the run's parameters",
+        path=path,
+    )
+
+
+def _some(names: Sequence[str], like: str | None = None) -> str:
+    """A few of the names, those most like the one that was asked for first."""
+    near = difflib.get_close_matches(like, names, n=SHOWN, cutoff=0.5) if like else []
+    shown = [*near, *(n for n in sorted(names, reverse=like is not None) if n not in near)][:SHOWN]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return (", ".join(shown) or "nothing") + more
+
+
+def _name(path: str, inner: str, other: str) -> str:
+    """How to call `other`, a path in the filesystem of `path`, so that anyone finds it again."""
+    if "://" not in path:
+        return other
+    url, mark, query = path.partition("?")
+    root = inner.rstrip("/")
+    if not other.startswith(root):
+        return other  # above the URL's own path: for messages only
+    return url.rstrip("/") + quote(other[len(root) :], safe=_IN_URL) + mark + query
+
+
+def _refuse_secrets(path: str) -> None:
+    if "://" in path and (secret := urlsplit(path).password):
+        raise InputError(
+            f"{path.replace(secret, '***')}: a password in a path would be written into every result row",
+            next_step="take it out of the path: credentials come from the environment",
+        )

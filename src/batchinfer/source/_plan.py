@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 from batchinfer.core import Partition, Slice, WorkUnit
-from batchinfer.source._files import SourceFile
+from batchinfer.source._footer import SourceFile
 
 UNIT_ROWS = 524_288
-"""A unit aims at so many rows: a part of some tens of megabytes, and enough units to keep all cores busy."""
+"""A unit holds at most so many rows: a part of some tens of megabytes, and units enough for all cores."""
 UNIT_BYTES = 64 * 1024 * 1024
-"""And holds no more decoded bytes of the columns that are read, unless one row group alone is larger."""
+"""And at most so many uncompressed bytes of the columns that are read."""
+_STEPS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """One row group that has rows."""
+
+    slice: Slice
+    size_bytes: int
 
 
 def plan_units(
@@ -23,8 +34,10 @@ def plan_units(
 ) -> tuple[WorkUnit, ...]:
     """Cut the files' row groups into units, in order.
 
-    Large files are split between row groups, small ones gathered. The cut depends on the files alone, not on
-    the machine, so a rerun elsewhere meets the same units. Row groups without rows are in no unit.
+    Large files are split between row groups, small ones gathered: into as few units as the bounds allow, of
+    sizes as even as the row groups allow. A row group that alone exceeds a bound is a unit of its own. The
+    cut depends on the files alone, not on the machine, so a rerun elsewhere meets the same units. Row groups
+    without rows are in no unit.
 
     Args:
         files: the input files, in order.
@@ -33,41 +46,62 @@ def plan_units(
         unit_rows: see `UNIT_ROWS`.
         unit_bytes: see `UNIT_BYTES`.
     """
-    units: list[WorkUnit] = []
-    for partition in sorted(set(partitions.values())):
-        pieces: list[Slice] = []
-        rows = size = 0
-        for file in files:
-            if partitions[file.input.path] != partition:
-                continue
-            for piece, piece_bytes in _row_groups(file, columns):
-                if pieces and (rows + piece.rows > unit_rows or size + piece_bytes > unit_bytes):
-                    units.append(WorkUnit(len(units), partition, _merged(pieces)))
-                    pieces, rows, size = [], 0, 0
-                pieces.append(piece)
-                rows, size = rows + piece.rows, size + piece_bytes
-        if pieces:
-            units.append(WorkUnit(len(units), partition, _merged(pieces)))
-    return tuple(units)
+    pieces: dict[Partition, list[_Piece]] = {partition: [] for partition in sorted(set(partitions.values()))}
+    wanted = None if columns is None else frozenset(columns)
+    for file in files:
+        pieces[partitions[file.input.path]] += _row_groups(file, wanted)
+    return tuple(
+        WorkUnit(index, partition, _merged(run))
+        for index, (partition, run) in enumerate(
+            (partition, run)
+            for partition, run_of in pieces.items()
+            for run in _even_runs(run_of, unit_rows, unit_bytes)
+        )
+    )
 
 
-def _row_groups(file: SourceFile, columns: Sequence[str] | None) -> list[tuple[Slice, int]]:
-    """A slice for each row group that has rows, and its decoded bytes."""
-    needed = [i for i, name in enumerate(file.schema.names) if columns is None or name in columns]
-    slices = []
+def _row_groups(file: SourceFile, wanted: frozenset[str] | None) -> list[_Piece]:
+    needed = [i for i, name in enumerate(file.schema.names) if wanted is None or name in wanted]
+    pieces = []
     first_row = 0
     for index, group in enumerate(file.row_groups):
         if group.rows:
             size = sum(group.column_bytes[i] for i in needed)
-            slices.append((Slice(file.input, index, 1, first_row, group.rows), size))
+            pieces.append(_Piece(Slice(file.input, index, 1, first_row, group.rows), size))
         first_row += group.rows
-    return slices
+    return pieces
 
 
-def _merged(pieces: Sequence[Slice]) -> tuple[Slice, ...]:
+def _even_runs(pieces: Sequence[_Piece], most_rows: int, most_bytes: int) -> list[Sequence[_Piece]]:
+    """As few runs as the bounds allow; among those cuts the one whose largest run is smallest."""
+    best = _cuts(pieces, most_rows, most_bytes)
+    low, high = 0, _STEPS  # in steps of 1/64 of the bounds: too tight, and wide enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        cuts = _cuts(pieces, most_rows * middle // _STEPS, most_bytes * middle // _STEPS)
+        if len(cuts) <= len(best):
+            best, high = cuts, middle
+        else:
+            low = middle
+    return [pieces[start:stop] for start, stop in pairwise([*best, len(pieces)])]
+
+
+def _cuts(pieces: Sequence[_Piece], most_rows: int, most_bytes: int) -> list[int]:
+    """Where runs begin if each takes all that the bounds allow."""
+    starts: list[int] = []
+    rows = size = 0
+    for i, piece in enumerate(pieces):
+        if not starts or rows + piece.slice.rows > most_rows or size + piece.size_bytes > most_bytes:
+            starts.append(i)
+            rows = size = 0
+        rows, size = rows + piece.slice.rows, size + piece.size_bytes
+    return starts
+
+
+def _merged(pieces: Sequence[_Piece]) -> tuple[Slice, ...]:
     """Neighbouring row groups of a file as one slice."""
     merged: list[Slice] = []
-    for piece in pieces:
+    for piece in (p.slice for p in pieces):
         last = merged[-1] if merged else None
         if (
             last is not None

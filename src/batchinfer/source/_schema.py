@@ -9,9 +9,8 @@ import pyarrow as pa
 
 from batchinfer.core import storable
 from batchinfer.errors import InputError
-from batchinfer.source._files import Discovered, SourceFile
-
-_SHOWN = 5
+from batchinfer.source._files import Discovered
+from batchinfer.source._footer import SourceFile, first_of
 
 
 def column_types(file: SourceFile) -> dict[str, pa.DataType]:
@@ -27,42 +26,37 @@ def check_columns(
 ) -> None:
     """Check that each file has the named columns, of types that `accept` lets pass.
 
+    Further columns and another order are fine.
+
     Args:
         found: the files.
         names: the columns that are needed.
-        accept: raises InputError for types that cannot be taken.
+        accept: raises InputError for types that cannot be taken; called once for files alike.
 
     Raises:
-        InputError: all that is wrong, file by file; identical schemas are checked once.
+        InputError: all that is wrong, file by file.
     """
     problems: list[str] = []
-    seen: set[tuple[int, frozenset[str]]] = set()
-    for file in found.files:
-        look = (id(file.schema), frozenset(file.hive))
-        if look in seen:
-            continue
-        seen.add(look)
+    for file in _unlike(found):
         types = column_types(file)
-        missing = [_missing(file, name, types) for name in names if name not in types]
-        problems += missing
-        if not missing:
+        wrong = [_missing(file, name, types) for name in names if name not in types]
+        wrong += [
+            f"{file.input.path}: column '{name}' stands twice; which one is meant?"
+            for name in names
+            if file.schema.names.count(name) > 1
+        ]
+        if not wrong:
             try:
                 accept(types)
             except InputError as e:
-                problems.append(f"{file.input.path}: {e.message}")
+                wrong.append(f"{file.input.path}: {e.message}")
+        problems += wrong
     if problems:
-        more = f"\n… and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise InputError(
-            "\n".join(problems[:_SHOWN]) + more,
+            first_of(problems),
             next_step="batchinfer check PIPELINE shows what the model takes",
             path=found.path,
         )
-
-
-def _missing(file: SourceFile, name: str, types: dict[str, pa.DataType]) -> str:
-    near = difflib.get_close_matches(name, types, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(list(types)[:20])}"
-    return f"{file.input.path}: no column '{name}'; {hint}"
 
 
 def kept_fields(
@@ -70,35 +64,83 @@ def kept_fields(
 ) -> tuple[tuple[pa.Field, ...], tuple[pa.Field, ...]]:
     """The fields of key and carried columns as results hold them: one type for all files.
 
-    Numbers of different width meet in the wider one; text and numbers do not meet.
+    Numbers of different width meet in the wider one; text, bytes and numbers do not meet.
 
     Raises:
-        InputError: a column is missing, cannot be stored, or differs between files.
+        InputError: columns are missing, cannot be stored, or differ between files; names them all.
     """
     check_columns(found, [*key, *carry], lambda types: None)
-    return tuple(_field(found, c) for c in key), tuple(_field(found, c) for c in carry)
-
-
-def _field(found: Discovered, column: str) -> pa.Field:
-    first = found.files[0]
-    kind = column_types(first)[column]
-    for file in found.files[1:]:
-        other = column_types(file)[column]
-        if other == kind:
-            continue
+    files = _unlike(found)
+    fields: dict[str, pa.Field] = {}
+    problems: list[InputError] = []
+    for column in [*key, *carry]:
         try:
-            pair = [pa.schema([pa.field(column, _plain(k))]) for k in (kind, other)]
-            kind = pa.unify_schemas(pair, promote_options="permissive").field(0).type
-        except (pa.ArrowTypeError, pa.ArrowInvalid) as e:
+            fields[column] = _one_field(files, column)
+        except InputError as e:
+            problems.append(e)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise InputError(
+            first_of([problem.message for problem in problems]),
+            next_step=problems[0].next_step,
+            path=found.path,
+            columns=[problem.fields["column"] for problem in problems],
+        )
+    return tuple(fields[c] for c in key), tuple(fields[c] for c in carry)
+
+
+def _unlike(found: Discovered) -> list[SourceFile]:
+    """The first file of each sort: files of the same columns and the same folders' names are alike."""
+    sorts: dict[tuple[int, frozenset[str]], SourceFile] = {}
+    for file in found.files:
+        sorts.setdefault((id(file.schema), frozenset(file.hive)), file)
+    return list(sorts.values())
+
+
+def _missing(file: SourceFile, name: str, types: dict[str, pa.DataType]) -> str:
+    near = difflib.get_close_matches(name, types, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(list(types)[:20]) or 'none'}"
+    return f"{file.input.path}: no column '{name}'; {hint}"
+
+
+def _one_field(files: Sequence[SourceFile], column: str) -> pa.Field:
+    kind, source = _plain(column_types(files[0])[column]), files[0].input.path
+    for file in files[1:]:
+        other = _plain(column_types(file)[column])
+        wider = _wider(kind, other)
+        if wider is None:
             raise InputError(
-                f"{file.input.path}: column '{column}' is {other}, but in {first.input.path} it is {kind}",
+                f"{file.input.path}: column '{column}' is {other}, but in {source} it is {kind}",
                 next_step="write the column with one type in all files",
                 path=file.input.path,
                 column=column,
                 expected=str(kind),
                 found=str(other),
-            ) from e
-    return pa.field(column, storable(kind, f"{first.input.path}: column '{column}'"))
+            )
+        if wider != kind:
+            kind, source = wider, file.input.path
+    try:
+        return pa.field(column, storable(kind, f"{source}: column '{column}'"))
+    except InputError as e:
+        raise InputError(e.message, next_step=e.next_step, column=column, **e.fields) from e
+
+
+def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """The type that holds the values of both, or None."""
+    if one == other:
+        return one
+    if _is_text(one) != _is_text(other) and not pa.types.is_null(one) and not pa.types.is_null(other):
+        return None  # Arrow would take text for bytes
+    try:
+        pair = [pa.schema([pa.field("", kind)]) for kind in (one, other)]
+        return pa.unify_schemas(pair, promote_options="permissive").field(0).type
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        return None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

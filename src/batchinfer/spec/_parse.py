@@ -29,9 +29,9 @@ def load_spec(path: str | Path, **overrides: Any) -> PipelineSpec:
         SpecError: no such file, not YAML, an unknown key, a wrong value or an unset variable.
     """
     file = Path(path)
-    if file.is_dir():
-        file = file / "pipeline.yaml"
     try:
+        if file.is_dir():
+            file = file / "pipeline.yaml"
         text = file.read_text(encoding="utf-8")
     except OSError as e:
         raise SpecError(
@@ -48,10 +48,10 @@ def parse_spec(
     document: dict[str, Any], *, file: Path, overrides: Mapping[str, Any] | None = None
 ) -> PipelineSpec:
     """Build the spec from a parsed document; see `load_spec`."""
-    if "folder" in document:  # a field of the object, not a key of the file
-        raise _unknown_key("folder", PipelineSpec, file, SpecError)
     for key, value in (overrides or {}).items():
         _override(document, key, value, file)
+    if "folder" in document:  # a field of the object, not a key of the file
+        raise _unknown_key("folder", PipelineSpec, file, SpecError)
     filled = fill_environment(document, os.environ)
     return validate(PipelineSpec, {**filled, "folder": file.parent}, name=file)
 

@@ -19,6 +19,8 @@ class _StrictLoader(_SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue  # `<<: *anchor` is no key; the base class unfolds it, and own keys win
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, (list, dict)):
                 continue  # the base class says what is wrong with it

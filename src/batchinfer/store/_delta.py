@@ -11,7 +11,7 @@ import random
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -62,19 +62,13 @@ class DeltaStore:
         self._state = files.join(self.path, "_batchinfer")
 
     def begin(self, run_id: str, schema: pa.Schema, partitions: Sequence[Partition]) -> Fence:
-        """See `Store.begin`. Leaves the run's marker behind, which also proves that the table can be written."""
+        """See `Store.begin`. Writes the run's marker, which proves that the table can be written."""
         _rules.check_partitions(self.path, self._partition_by, partitions)
-        wanted = table_schema(schema, self._partition_by)
         with self._translated("open"):
             table = self._open()
             tokens = {p: str(_token(table, p)) for p in partitions}
-            if table is not None:
-                found = table.metadata().partition_columns
-                _rules.check_partition_columns(self.path, self._partition_by, found)
-                _rules.check_schema(self.path, _types(_delta_schema(wanted)), _types(table.schema()))
-            else:
-                _delta_schema(wanted)
-        _runs.begin(self._state, run_id, wanted)
+            self._check(table, _delta_schema(schema, self._partition_by))
+        _runs.begin(self._state, run_id, schema)
         return Fence(tokens)
 
     def staging(self, run_id: str) -> StagingArea:
@@ -91,7 +85,9 @@ class DeltaStore:
         _rules.check_staged(self.path, fence, parts)
         for attempt in range(_CONFLICTS):
             with self._translated("commit to"):
-                table = self._open() or self._create(info.run_id)
+                schema = _delta_schema(_runs.schema_of(self._state, info.run_id), self._partition_by)
+                table = self._open() or self._create(schema)
+                self._check(table, schema)
                 if (standing := self._standing(table, fence, info.run_id)) is not None:
                     return standing
                 _runs.check_present(self.path, parts)
@@ -145,7 +141,7 @@ class DeltaStore:
         """See `StoreHistory.sweep`. Files that a past version holds are left to Delta's own VACUUM."""
         before = time.time() - older_than_seconds
         swept: list[str] = []
-        filesystem, root = files.locate(self.path)
+        _, root = files.locate(self.path)
         listed = files.list_files(self.path, recursive=True)
         relative = {i.path[len(root) :].strip("/"): i.mtime.timestamp() for i in listed}
         # The log is read after the listing: a part committed in between is seen as referenced.
@@ -177,18 +173,26 @@ class DeltaStore:
 
         return DeltaTable(self.path) if DeltaTable.is_deltatable(self.path) else None
 
-    def _create(self, run_id: str) -> Any:
+    def _create(self, schema: Any) -> Any:
         from deltalake import DeltaTable
+        from deltalake.exceptions import CommitFailedError
 
-        # Several creators may race; "ignore" gives each the table that came to be.
-        DeltaTable.create(
-            self.path,
-            _delta_schema(_runs.schema_of(self._state, run_id)),
-            mode="ignore",
-            partition_by=list(self._partition_by),
-            description=f"Results of the batchinfer pipeline {self._pipeline}",
-        )
+        # Creators may race. "ignore" takes a table that is there; one that comes up in between is a conflict.
+        with suppress(CommitFailedError):
+            DeltaTable.create(
+                self.path,
+                schema,
+                mode="ignore",
+                partition_by=list(self._partition_by),
+                description=f"Results of the batchinfer pipeline {self._pipeline}",
+            )
         return DeltaTable(self.path)
+
+    def _check(self, table: Any, schema: Any) -> None:
+        if table is not None:
+            found = table.metadata().partition_columns
+            _rules.check_partition_columns(self.path, self._partition_by, found)
+            _rules.check_schema(self.path, _types(schema), _types(table.schema()))
 
     def _transact(self, table: Any, actions: list[Any], properties: Any) -> None:
         table.create_write_transaction(
@@ -243,7 +247,7 @@ class DeltaStore:
         except Exception as e:  # delta-rs raises plain Exception too
             raise StoreError(
                 f"{self.path}: cannot {doing} the Delta table: {_said(e)}",
-                next_step="check that the path, the credentials in the environment and the permissions are right",
+                next_step="check output.path, the credentials in the environment and the permissions",
                 table=self.path,
                 reason=_said(e),
             ) from e
@@ -263,7 +267,7 @@ def _token(table: Any, partition: Partition) -> int:
 
 
 def _active(table: Any, partition: Partition) -> list[dict[str, Any]]:
-    actions = pa.table(table.get_add_actions())
+    actions = pa.RecordBatchReader.from_stream(table.get_add_actions()).read_all()
     columns = ["path", "size_bytes", "num_records", "partition"]
     rows = actions.select([c for c in columns if c in actions.column_names]).to_pylist()
     return [row for row in rows if (row.get("partition") or {}) == dict(partition)]
@@ -342,7 +346,8 @@ def _stands(table: Any, entry: _Entry, partition: Partition) -> bool:
         return False
     if all(_rules.is_part_of(entry.info.run_id, unquote(row["path"])) for row in active):
         return True
-    since = table.history(table.version() - entry.version)
+    later = table.version() - entry.version
+    since = table.history(later) if later else []
     return all(raw["operation"] == "OPTIMIZE" or _entry(raw) is not None for raw in since)
 
 
@@ -358,10 +363,11 @@ def _history_row(raw: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _delta_schema(schema: pa.Schema) -> Any:
+def _delta_schema(part: pa.Schema, partition_by: Sequence[str]) -> Any:
     from deltalake import Schema
 
-    return Schema.from_arrow(pa.schema([pa.field(f.name, _in_utc(f.type)) for f in schema]))
+    columns = table_schema(part, partition_by)
+    return Schema.from_arrow(pa.schema([pa.field(f.name, _in_utc(f.type)) for f in columns]))
 
 
 def _in_utc(kind: pa.DataType) -> pa.DataType:
@@ -389,7 +395,7 @@ def _is_conflict(error: Exception | None) -> bool:
     return isinstance(error, CommitFailedError)
 
 
-def _said(error: Exception) -> str:
+def _said(error: Exception | None) -> str:
     """A vendor error on one line, without its colours and its Rust backtrace."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip(" ↳") for line in plain.splitlines()]

@@ -38,7 +38,7 @@ def exchange(fresh: Path, live: Path) -> None:
 
 def _unable(live: Path) -> StoreError:
     return StoreError(
-        f"{live}: this filesystem cannot exchange two folders in one step, so replacing rows would show a gap",
+        f"{live}: this filesystem cannot exchange two folders in one step, so readers would see a gap",
         next_step="set output.store to delta, or put output.path on a local Linux or macOS filesystem",
         path=str(live),
     )

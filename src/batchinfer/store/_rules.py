@@ -29,7 +29,7 @@ def check_partitions(table: str, partition_by: Sequence[str], partitions: Iterab
         for name, value in partition:
             if value in _NULL_TO_READERS:
                 raise StoreError(
-                    f"{table}: partition column '{name}' has the value {value!r}, which readers take for null",
+                    f"{table}: partition column '{name}' is {value!r}, which readers take for null",
                     next_step=f"give the run parameter behind '{name}' a value",
                     table=table,
                     column=name,
@@ -68,7 +68,7 @@ def check_schema(table: str, expected: Mapping[str, str], found: Mapping[str, st
         )
         raise StoreError(
             f"{table}: the results have another schema: {said}",
-            next_step="write to another output.path, or bring the columns back (input.key, output.carry, model)",
+            next_step="write to another output.path, or restore the columns (input.key, output.carry, model)",
             table=table,
             columns=unlike,
             expected={name: expected.get(name) for name in unlike},
@@ -108,7 +108,7 @@ def orphans(
     A run that touched anything since `before` is left alone as a whole: it may be about to commit parts that
     it staged long ago and reuses now.
     """
-    unreferenced = sorted(set(path for path in parts if is_part_of(run_id, path)).difference(referenced))
+    unreferenced = sorted({path for path in parts if is_part_of(run_id, path)}.difference(referenced))
     if any(changed > before for changed in [*run_files, *(parts[path] for path in unreferenced)]):
         return None
     return unreferenced
@@ -124,7 +124,7 @@ def check_staged(table: str, fence: Fence, parts: Iterable[tuple[Partition, Stag
     for partition, part in parts:
         if partition not in fence.tokens:
             raise StoreError(
-                f"{table}: {part.path} belongs to {rows_of_partition(partition)}, which this run does not replace",
+                f"{table}: {part.path} is of {rows_of_partition(partition)}, which this run does not replace",
                 table=table,
                 path=part.path,
             )

@@ -1,0 +1,15 @@
+"""For tests of batchinfer's adapters, yours included: conformance suites, faults, and a table's digest."""
+
+from batchinfer.testing._digest import table_digest
+from batchinfer.testing._faults import Fault, kill, tripping
+from batchinfer.testing._store_suite import Factory, StoreConformance, StoreUnderTest
+
+__all__ = [
+    "Factory",
+    "Fault",
+    "StoreConformance",
+    "StoreUnderTest",
+    "kill",
+    "table_digest",
+    "tripping",
+]
