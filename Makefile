@@ -42,9 +42,9 @@ format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff format --quiet .
 
 bench: $(INSTALLED) ## Measure a run of 10 M rows against the floor of the hardware (minutes)
-	$(BIN)/python benchmarks/data.py --folder $(BENCH)
-	$(BIN)/python benchmarks/core.py --folder $(BENCH)
-	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python -m benchmarks.data --folder $(BENCH)
+	$(BIN)/python -m benchmarks.core --folder $(BENCH)
+	$(BIN)/python -m benchmarks.startup
 
 constraints: $(INSTALLED) ## Pin the versions anew
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --python-version 3.11 \
