@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .data import FEATURES, KEY, ROW_GROUP_ROWS, Floats
-from .measure import parallel
+from .measure import Cost, parallel
 from .scoring import BLOCK_ROWS, Columns, block, fill, score, session
 
 POOL_GROUPS = 3
@@ -114,7 +114,7 @@ def reader() -> Callable[[RowGroup], pa.Table]:
 
 
 class Floor:
-    """The stages over one dataset and one model.  Each method returns wall seconds."""
+    """The stages over one dataset and one model.  Each method returns what it cost."""
 
     def __init__(self, flights: Path, model: Path, scratch: Path) -> None:
         self.groups = row_groups(flights)
@@ -137,18 +137,18 @@ class Floor:
         """Rows per second of the model alone at each batch size, each for a moment, twice."""
         group = [tensor[: ROW_GROUP_ROWS // 4] for tensor in self.tensors]
         rows = sum(map(len, group))
-        trial = self._model(group, 4_096)
+        trial = self._model(group, 4_096).wall_s
         loops = max(1, round(SWEEP_SECONDS / trial))
         rates = dict.fromkeys(BATCHES, 0.0)
         for _, batch in itertools.product(range(2), BATCHES):
-            seconds = self._model(group * loops, batch)
+            seconds = self._model(group * loops, batch).wall_s
             rates[batch] = max(rates[batch], loops * rows / seconds)
         return rates
 
-    def decode(self) -> float:
+    def decode(self) -> Cost:
         return parallel(self.groups, reader)
 
-    def tensors_alone(self) -> float:
+    def tensors_alone(self) -> Cost:
         def worker() -> Callable[[Columns], None]:
             tensor = block()
 
@@ -160,12 +160,12 @@ class Floor:
 
         return parallel(cut(self.columns, self.rows), worker)
 
-    def model(self) -> float:
-        """Seconds for all rows, scaled up from `model_rows` where the model is slow."""
+    def model(self) -> Cost:
+        """The cost for all rows, scaled up from `model_rows` where the model is slow."""
         tensors = [tensor for (tensor,) in cut([[part] for part in self.tensors], self.model_rows)]
-        return self._model(tensors, self.batch_rows) * self.rows / self.model_rows
+        return self._model(tensors, self.batch_rows).scaled(self.rows / self.model_rows)
 
-    def _model(self, tensors: list[Floats], batch_rows: int) -> float:
+    def _model(self, tensors: list[Floats], batch_rows: int) -> Cost:
         def work(tensor: Floats) -> None:
             for start in range(0, len(tensor), batch_rows):
                 self.session.run(["score"], {"input": tensor[start : start + batch_rows]})
@@ -178,7 +178,7 @@ class Floor:
         ids = np.arange(rows, dtype=np.int64)
         return result_table(pa.array(ids), np.resize(np.concatenate(parts), rows), ids)
 
-    def encode(self, columns: list[str] | None = None) -> float:
+    def encode(self, columns: list[str] | None = None) -> Cost:
         """Result files of about half a million rows; of `columns` alone if they are named."""
         table = self.results.select(columns or RESULT.names)
         options = writer_options(table.schema)
@@ -195,7 +195,7 @@ class Floor:
         finally:
             shutil.rmtree(self.scratch)
 
-    def by_hand(self) -> float:
+    def by_hand(self) -> Cost:
         """All stages at once: a thread takes the row groups of one result file at a time."""
         options = writer_options(RESULT)
 

@@ -24,8 +24,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def parallel(items: Iterable[Item], worker: Callable[[], Callable[[Item], object]]) -> float:
-    """Wall seconds until one thread per core has worked through `items`, each taking the next.
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds by the clock, and seconds of all cores together: these hold on a busy machine too."""
+
+    wall_s: float
+    cpu_s: float
+
+    def scaled(self, factor: float) -> Cost:
+        return Cost(self.wall_s * factor, self.cpu_s * factor)
+
+
+def parallel(items: Iterable[Item], worker: Callable[[], Callable[[Item], object]]) -> Cost:
+    """What it costs one thread per core to work through `items`, each taking the next.
 
     `worker` is called once in each thread, before the clock starts, and returns the function that
     does one item: what it prepares (a buffer, an open file) is not part of the figure.
@@ -52,13 +63,13 @@ def parallel(items: Iterable[Item], worker: Callable[[], Callable[[Item], object
         thread.start()
     with contextlib.suppress(threading.BrokenBarrierError):
         ready.wait()
-    started = time.perf_counter()
+    started, cpu_before_s = time.perf_counter(), time.process_time()
     for thread in threads:
         thread.join()
-    seconds = time.perf_counter() - started
+    cost = Cost(time.perf_counter() - started, time.process_time() - cpu_before_s)
     if failures:
         raise failures[0]
-    return seconds
+    return cost
 
 
 @dataclass(frozen=True, slots=True)

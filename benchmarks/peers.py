@@ -31,11 +31,12 @@ from .jobs import installed, prepare, rows_written, work_folder
 from .measure import Figures, arguments, median, spawn, spread, store, table, verdict
 
 ROOT = Path(__file__).parents[1]
-BATCHES = (None, 4_096, 8_192, 32_768, 131_072)
+BATCHES = (0, 4_096, 8_192, 32_768, 131_072)
+"""Rows in a call of the function; 0 for the system's own choice."""
 GOALS = {"daft": 2.5, "ray": 10.0}
 OURS = "batchinfer"
 
-Options = dict[str, bool | int | None]
+Options = dict[str, bool | int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,9 @@ class Peer:
     model: Path
     results: Path
 
-    def run(self, dataset: Dataset, batch_rows: int | None) -> Seconds:
+    def run(self, dataset: Dataset, batch_rows: int) -> Seconds:
         shutil.rmtree(self.results, ignore_errors=True)
-        options = json.dumps({**self.options, "batch_size": batch_rows})
+        options = json.dumps({**self.options, "batch_size": batch_rows or None})
         paths = [str(path.resolve()) for path in (dataset.flights, self.model, self.results)]
         start = [str(self.python.absolute()), "-m", f"benchmarks.{self.module}"]
         child = spawn([*start, *paths, options], cwd=ROOT)
@@ -72,9 +73,9 @@ class Peer:
             raise SystemExit(f"{self.module}: {dataset.rows:,} rows in, {written:,} out")
         return Seconds(child.report["job_s"], child.wall_s)
 
-    def sweep(self, subset: Dataset) -> dict[int | None, float]:
+    def sweep(self, subset: Dataset, batches: Sequence[int]) -> dict[int, float]:
         """Job seconds at each batch size."""
-        return {batch: self.run(subset, batch).job_s for batch in BATCHES}
+        return {batch: self.run(subset, batch).job_s for batch in batches}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ class Contender:
 
     name: str
     run: Callable[[Dataset], Seconds]
-    batch_rows: int | None = None
-    sweep: dict[int | None, float] = field(default_factory=dict)
+    batch_rows: int = 0
+    sweep: dict[int, float] = field(default_factory=dict)
     full: list[Seconds] = field(default_factory=list)
     subset: list[Seconds] = field(default_factory=list)
 
@@ -103,10 +104,10 @@ def contenders(options: argparse.Namespace, work: Path, sets: Sequence[Dataset])
     for system in options.systems:
         for name, tuned in ((system, False), (f"{system}, tuned", True)):
             peer = Peer(f"peer_{system}", {"tuned": tuned}, options.python, model, work / "results")
-            sweep = peer.sweep(sets[-1])
+            sweep = peer.sweep(sets[-1], options.batches)
             best = min(sweep, key=lambda batch: sweep[batch])
 
-            def run(dataset: Dataset, peer: Peer = peer, best: int | None = best) -> Seconds:
+            def run(dataset: Dataset, peer: Peer = peer, best: int = best) -> Seconds:
                 return peer.run(dataset, best)
 
             found.append(Contender(name, run, best, sweep))
@@ -166,6 +167,7 @@ def main() -> None:
     parser.add_argument("--subset-rows", type=int, default=2_000_000)
     parser.add_argument("--files", type=int, default=8)
     parser.add_argument("--model", choices=list(MODELS), default="mlp")
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="0: own choice")
     parser.add_argument("--systems", nargs="+", choices=list(GOALS), default=list(GOALS))
     parser.add_argument("--python", type=Path, default=Path(".venv-peers/bin/python"))
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)

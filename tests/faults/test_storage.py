@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from batchinfer.errors import InputChanged, StoreError
-from batchinfer.runs import RunRecords, _job
+from batchinfer.runs import RunRecords, _job, make_plan
 from batchinfer.spec import load_spec
 from tests.faults.conftest import Child, rerun, results_digest
 from tests.faults.test_kill import undisturbed
@@ -65,9 +65,9 @@ def test_a_folder_that_may_not_be_written_is_named_before_any_work(
         worked: list[object] = []
         monkeypatch.setattr(_job, "_work", lambda *a: worked.append(a))
         spec = load_spec(faulty.spec_file, **{"output.path": str(root / "scores")})
-        plan = _job.make_plan(spec, {"ds": "d1"})
+        plan = make_plan(spec, {"ds": "d1"})
         monkeypatch.setattr(_job, "make_plan", lambda *a: plan)
-        monkeypatch.setattr(_job.RunRecords, "write", lambda *a: None)
+        monkeypatch.setattr(RunRecords, "write", lambda *a: None)
         os.seteuid(65534)
         try:
             with pytest.raises(StoreError, match="Permission denied"):
@@ -103,8 +103,6 @@ def _grown(path: Path) -> None:
 def test_an_input_that_changes_after_the_plan_stops_the_run_before_its_commit(
     faulty: Child, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
-    make_plan = _job.make_plan
-
     def plan_then_change(*arguments: Any) -> Any:
         plan = make_plan(*arguments)
         change(Path(plan.inputs[0].path))

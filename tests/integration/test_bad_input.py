@@ -335,7 +335,7 @@ def test_a_list_of_the_wrong_length_quarantines_its_row(pipeline: Any, list_regi
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("name: [", ("not valid YAML", "pipeline.yaml:1:")),
+        ("name: [", ("not valid YAML", "pipeline.yaml:2:1")),
         ("", ("expected a mapping", "nothing")),
         ("- a\n- b\n", ("expected a mapping", "list")),
         ("name: a\nname: b\n", ("'name' stands twice",)),
@@ -532,6 +532,7 @@ def build(batch):
         ("def build(batch):\n    return batch.slice(0, 0)\n", ("returned 0 rows for 100",)),
         ("def build(batch):\n    return None\n", ("returned NoneType",)),
         ("def build(batch):\n    return batch.to_pydict()\n", ("returned dict",)),
+        ("def build(batch):\n    raise SystemExit(4)\n", ("raised SystemExit", "rows 0 to 99")),
         ("def other(batch):\n    return batch\n", ("no function 'build'",)),
         ("import no_such_module\n", ("importing", "no_such_module")),
         ("def build(batch:\n", ("importing", "SyntaxError")),
@@ -544,6 +545,7 @@ def build(batch):
         "drops all",
         "returns nothing",
         "returns a dict",
+        "exits",
         "no such function",
         "import fails",
         "syntax",

@@ -57,14 +57,14 @@ class World:
         self.input: Path = pipeline.input
         self.write = pipeline.write_input
 
-    def run(self, parameters: Mapping[str, str] | None = None, **overrides: Any) -> RunReport:
+    def run(self, parameters: Mapping[str, str] | None = None, /, **overrides: Any) -> RunReport:
         return batchinfer.run(self.spec(**overrides), {"ds": "d1"} if parameters is None else parameters)
 
     def spec(self, **overrides: Any) -> Any:
         return self.pipeline.spec(**{"output.store": self.store, **overrides})
 
     def explain(
-        self, key: Mapping[str, str], parameters: Mapping[str, str] | None = None, **overrides: Any
+        self, key: Mapping[str, str], parameters: Mapping[str, str] | None = None, /, **overrides: Any
     ) -> list[Explanation]:
         return explain(self.spec(**overrides), key, parameters)
 
@@ -270,7 +270,7 @@ def test_a_parameter_that_contradicts_the_folders_never_mixes_partitions(world: 
 
 
 def test_without_partition_columns_a_run_replaces_the_whole_table(world: World, rows: Rows) -> None:
-    whole = {"output.partition_by": []}
+    whole: dict[str, Any] = {"output.partition_by": []}
     world.write(rows(0, 100))
     world.run(**whole)
     world.write(rows(500, 20))
@@ -286,6 +286,62 @@ def test_a_partition_column_that_nobody_states_is_named(world: World, rows: Rows
     world.write(rows(0, 10))
     with pytest.raises(SpecError, match="region"):
         world.run(**{"output.partition_by": ["ds", "region"]})
+
+
+def test_a_partition_column_cannot_be_an_output_of_the_model_too(world: World, rows: Rows) -> None:
+    world.write(rows(0, 10))
+    with pytest.raises(SpecError, match="'score' is an output of the model too"):
+        world.run({"ds": "d1", "score": "a"}, **{"output.partition_by": ["score"]})
+    assert not world.has_table()
+
+
+@pytest.mark.parametrize("nulls", [False, True])
+def test_readers_find_rows_by_any_column(world: World, rows: Rows, nulls: bool) -> None:
+    """A store's statistics never hide a row from a filter."""
+    table = rows(0, 100).append_column("real", pa.array(np.arange(100) / 4))
+    when = pa.array(np.arange(100) * 86_400_000_000, pa.timestamp("us"))
+    table = table.append_column("when", when)
+    if nulls:
+        table = with_values(table, "id", {5: None})
+    world.write(table)
+    spec = world.spec(**{"output.carry": ["note", "real", "when"]})
+    batchinfer.run(spec, {"ds": "d1"})
+    seen = open_results(spec, spec.output.path).dataset()
+    everything = seen.to_table()
+    conditions = [
+        pc.field("score") > 5,
+        pc.field("note") == "row 3",
+        pc.field("real") >= 3,
+        pc.field("when") > pa.scalar(86_400_000_000 * 50, pa.timestamp("us")),
+        pc.field("_position") == 3,
+        pc.field("id") == 7,
+        pc.field("id").is_null(),
+        pc.field("ds") == "d1",
+    ]
+    found = [seen.to_table(filter=condition).num_rows for condition in conditions]
+    assert found == [everything.filter(condition).num_rows for condition in conditions]
+    assert found[-3:] == [1, int(nulls), 100]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "text"),
+    [
+        ("real", pa.array(np.arange(100) / 4), "0.75"),
+        ("count", pa.array(range(100), pa.uint32()), "3"),
+        ("day", pa.array(range(100), pa.int32()).cast(pa.date32()), "1970-01-04"),
+        ("when", pa.array([i * 10**9 for i in range(100)], pa.timestamp("ns")), "1970-01-01T00:00:03"),
+        ("label", pa.array([f"k{i}" for i in range(100)]).dictionary_encode(), "k3"),
+        ("amount", pa.array(range(100), pa.int64()).cast(pa.decimal128(21, 2)), "3.00"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_keys_of_every_type_are_found_again(
+    world: World, rows: Rows, name: str, values: Any, text: str
+) -> None:
+    world.write(rows(0, 100).append_column(name, values))
+    world.run(**{"input.key": [name]})
+    (found,) = world.explain({name: text}, **{"input.key": [name]})
+    assert found.bit_exact and found.position == 3
 
 
 def test_one_file_is_an_input_too(world: World, rows: Rows) -> None:
@@ -425,6 +481,7 @@ def test_scores_that_are_not_finite_are_written_and_counted(world: World, rows: 
     assert report.rows.scored == 100
     assert report.quality == {"nonfinite_scores": {"score": 3}}
     scores = world.table().sort_by("id")["score"].to_numpy()
+    assert all(world.explain({"id": str(row)})[0].bit_exact for row in (10, 11, 12))
     assert scores[10] == infinite and np.isnan(scores[11]) and scores[12] == -infinite
     assert np.isfinite(np.delete(scores, [10, 11, 12])).all()
 

@@ -8,11 +8,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchinfer.errors import BatchinferError, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from batchinfer.spec import PipelineSpec
 
 _log = logging.getLogger("batchinfer.cli")
 
@@ -144,7 +147,7 @@ def _pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
     return pairs
 
 
-def _spec(pipeline: str, overrides: tuple[str, ...], engine: str | None = None) -> Any:
+def _spec(pipeline: str, overrides: tuple[str, ...], engine: str | None = None) -> PipelineSpec:
     from batchinfer.spec import load_spec
 
     values = {key: _value(key, text) for key, text in _pairs(overrides, "--set").items()}
@@ -217,9 +220,7 @@ def plan(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...],
 @_overrides
 @click.option("--engine", help="Override engine.kind.")
 @_json_option
-@click.pass_context
 def run(
-    ctx: click.Context,
     pipeline: str,
     parameters: tuple[str, ...],
     overrides: tuple[str, ...],
@@ -232,7 +233,7 @@ def run(
     from batchinfer.runs import run as run_pipeline
 
     spec = _spec(pipeline, overrides, engine)
-    quiet = _logs_json(ctx)
+    quiet = _logs_json(click.get_current_context())
     progress = None if quiet else open_progress()
     report = run_pipeline(spec, _pairs(parameters, "-p"), progress=progress)
     if not (as_json and quiet):
@@ -384,8 +385,9 @@ def results_history(
 ) -> None:
     """The table's commits, newest first."""
     from batchinfer.cli import _render
+    from batchinfer.runs import open_results
 
-    entries = _results(pipeline, parameters, overrides).history(limit)
+    entries = open_results(*_results(pipeline, parameters, overrides)).history(limit)
     _render.as_json(entries) if as_json else _render.history(entries)
 
 
@@ -403,17 +405,21 @@ def results_sweep(
     dry_run: bool,
 ) -> None:
     """Delete staged files of that age which no commit refers to: what killed runs left behind."""
-    table = _results(pipeline, parameters, overrides)
-    paths = table.sweep(older_than_hours * 3600, dry_run=dry_run)
+    from batchinfer.runs import open_quarantine, open_results
+
+    where = _results(pipeline, parameters, overrides)
+    tables = open_results(*where), open_quarantine(*where)
+    paths = [path for table in tables for path in table.sweep(older_than_hours * 3600, dry_run=dry_run)]
     for path in paths:
         click.echo(path)
     click.echo(f"{len(paths)} orphans {'found' if dry_run else 'deleted'}", err=True)
 
 
-def _results(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...]) -> Any:
-    from batchinfer.runs import open_results
+def _results(
+    pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...]
+) -> tuple[PipelineSpec, str]:
+    """The spec, and where its results table is."""
     from batchinfer.spec import fill_parameters
 
     spec = _spec(pipeline, overrides)
-    path = fill_parameters(spec.output.path, _pairs(parameters, "-p"), key="output.path")
-    return open_results(spec, path)
+    return spec, fill_parameters(spec.output.path, _pairs(parameters, "-p"), key="output.path")

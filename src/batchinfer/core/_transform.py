@@ -48,7 +48,7 @@ class Transform:
         sys.modules[module_name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             raise TransformError(
                 f"transform: importing {file} raised {type(e).__name__}: {e}", path=str(file)
             ) from e
@@ -65,7 +65,7 @@ class Transform:
         """
         try:
             features = self._function(batch)
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             raise TransformError(
                 f"transform {self.name} raised {type(e).__name__} on {where}: {e}",
                 next_step="it must take every row: handle such values in it, or keep them out of the input",

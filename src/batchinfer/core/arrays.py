@@ -45,6 +45,7 @@ def to_numpy(values: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] 
     else:
         dtype = np.dtype(values.type.to_pandas_dtype())
         view = np.frombuffer(data, dtype, rows, start * dtype.itemsize) if rows else np.empty(0, dtype)
+        view.flags.writeable = False  # memory that came from NumPy would be writable, and is shared
     return view, valid(values)
 
 

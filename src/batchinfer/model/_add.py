@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import tempfile
@@ -13,17 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchinfer.core import arrays, files
+from batchinfer.core import arrays
 from batchinfer.errors import InputError, ModelError, UsageError
 from batchinfer.model._bundle import GRAPH, MANIFEST, REFERENCE, Bundle, file_digest, write_manifest
-from batchinfer.model._certify import Candidate, certify, find_nan_columns
-from batchinfer.model._graph import Graph, read_graph
-from batchinfer.model._infer import infer_inputs, infer_outputs
-from batchinfer.model._manifest import Certificate, Manifest, ModelConfig, Padding
-from batchinfer.model._registry import Registry
-from batchinfer.model._scorer import BlockScorer
+from batchinfer.model._certify import Candidate, certify, find_nan_columns, repeated
+from batchinfer.model._graph import Graph, read_graph, without_outputs
+from batchinfer.model._infer import check_outputs, infer_inputs, infer_outputs
+from batchinfer.model._manifest import Certificate, InputMapping, Manifest, ModelConfig, Padding
+from batchinfer.model._registry import Registry, check_alias
 from batchinfer.model._session import Session
-from batchinfer.model._tensors import TensorPlan
 from batchinfer.spec import read_yaml, validate
 
 _SAMPLE_ROWS = 8192
@@ -60,6 +59,8 @@ def add_model(
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"'{name}' cannot be a model's name: use letters, digits, '.', '_' and '-'")
+    if alias is not None:
+        check_alias(alias)
     stated = _read_config(config)
     rows = _read_sample(Path(sample))
     graph = read_graph(Path(onnx))
@@ -67,8 +68,7 @@ def add_model(
     with tempfile.TemporaryDirectory(prefix="batchinfer-model-") as temporary:
         folder = Path(temporary)
         _lay_out(folder, Path(onnx), graph, reference)
-        session = Session(folder / GRAPH)
-        candidate, certificate = _measure(session, stated, graph, rows)
+        candidate, certificate = _measure(folder / GRAPH, stated, graph, rows)
         manifest = Manifest(
             name=name,
             version="0",
@@ -76,9 +76,18 @@ def add_model(
             outputs=candidate.outputs,
             training=stated.training,
             certificate=certificate,
-            files={p.relative_to(folder).as_posix(): file_digest(p) for p in _files(folder)},
+            files={
+                p.relative_to(folder).as_posix(): file_digest(p)
+                for p in sorted(folder.rglob("*"))
+                if p.is_file()
+            },
         )
-        bundle = _publish(home, folder, manifest)
+
+        def write(target: Path, version: str) -> None:
+            shutil.copytree(folder, target, dirs_exist_ok=True)
+            write_manifest(target, manifest.model_copy(update={"version": version}))
+
+        bundle = home.put(name, write)
     if alias is not None:
         home.set_alias(name, alias, bundle.manifest.version)
     return bundle
@@ -98,14 +107,19 @@ def _read_config(config: str | Path | Mapping[str, Any] | None) -> ModelConfig:
 
 
 def _read_sample(path: Path) -> pa.RecordBatch:
+    batches: list[pa.RecordBatch] = []
     try:
         with pq.ParquetFile(path) as file:
-            batches = list(file.iter_batches(_SAMPLE_ROWS))[:1]
-    except (OSError, pa.ArrowInvalid) as e:
+            for batch in file.iter_batches(_SAMPLE_ROWS):
+                batches.append(batch)
+                if sum(b.num_rows for b in batches) >= _SAMPLE_ROWS:
+                    break
+    except (OSError, pa.ArrowException) as e:
         raise InputError(f"{path}: cannot read the sample: {e}", path=str(path)) from e
-    if not batches or not batches[0].num_rows:
+    table = pa.Table.from_batches(batches).slice(0, _SAMPLE_ROWS) if batches else None
+    if table is None or not table.num_rows:
         raise InputError(f"{path}: the sample has no rows", path=str(path))
-    return batches[0]
+    return table.combine_chunks().to_batches()[0]
 
 
 def _lay_out(folder: Path, onnx: Path, graph: Graph, reference: str | Path | None) -> None:
@@ -125,28 +139,50 @@ def _lay_out(folder: Path, onnx: Path, graph: Graph, reference: str | Path | Non
 
 
 def _measure(
-    session: Session, stated: ModelConfig, graph: Graph, sample: pa.RecordBatch
+    path: Path, stated: ModelConfig, graph: Graph, sample: pa.RecordBatch
 ) -> tuple[Candidate, Certificate]:
+    """Infer what was not stated, take out of the graph at `path` what no mapped output needs, and certify it."""
+    session = Session(path)
     inputs = infer_inputs(session, stated.inputs, sample.schema)
-    fixed_rows = _fixed_rows(session)
-    untyped = Candidate(session, inputs, {}, fixed_rows)
-    takes_nan = find_nan_columns(untyped, _clean_rows(untyped, sample, tuple(sample.schema.names)))
-    clean = _clean_rows(untyped, sample, takes_nan)
-    outputs = infer_outputs(session, stated.outputs, graph.classes, _sizes(untyped, clean, takes_nan))
-    candidate = Candidate(session, inputs, outputs, fixed_rows)
+    whole = Candidate(session, inputs, {}, _fixed_rows(session, inputs))
+    if not any(mapping.columns for mapping in inputs.values()):
+        raise ModelError("no input of the graph is fed from a column", next_step="map one in the config")
+    sample = sample.select(list(dict.fromkeys(c for m in inputs.values() for c in m.columns)))
+    takes_nan = _find_nan_columns(whole, sample) if graph.handles_missing else ()
+    clean = _clean_rows(whole, sample, takes_nan)
+    check_outputs(session, stated.outputs)
+    outputs = infer_outputs(session, stated.outputs, graph.classes, _sizes(whole, clean, takes_nan, stated))
+    if outputs.keys() != {spec.name for spec in session.outputs} | session.unreadable.keys():
+        path.write_bytes(without_outputs(graph.content, outputs.keys()))
+        session = Session(path)
+    candidate = Candidate(session, inputs, outputs, whole.fixed_rows)
     return candidate, certify(candidate, clean, takes_nan)
 
 
-def _fixed_rows(session: Session) -> int | None:
-    """The batch dimension of a graph that has it fixed.
+def _find_nan_columns(candidate: Candidate, sample: pa.RecordBatch) -> tuple[str, ...]:
+    # Rows that miss nothing show best what one missing value does; a sample may have none.
+    try:
+        rows = _clean_rows(candidate, sample, ())
+    except InputError:
+        rows = _clean_rows(candidate, sample, tuple(sample.schema.names))
+    return find_nan_columns(candidate, rows)
 
-    A graph exported for one row says 1 in its first dimension; it is scored row by row.
+
+def _fixed_rows(session: Session, inputs: dict[str, InputMapping]) -> int | None:
+    """The batch dimension of a graph that has it fixed: exported for one row, it is scored row by row.
+
+    Raises:
+        ModelError: its inputs disagree.
     """
-    sizes = {spec.shape[0] for spec in session.inputs if spec.shape and spec.shape[0] is not None}
-    mapped = [spec for spec in session.inputs if spec.shape]
-    if not sizes or any(spec.shape[0] is None for spec in mapped if len(spec.shape) > 1):
-        return None
-    return max(size for size in sizes if size is not None)
+    sizes = {
+        spec.name: spec.shape[0]
+        for spec in session.inputs
+        if inputs[spec.name].constant is None and spec.shape and spec.shape[0] is not None
+    }
+    if len(set(sizes.values())) > 1:
+        stated = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
+        raise ModelError(f"the graph's inputs take different numbers of rows: {stated}")
+    return next(iter(sizes.values()), None)
 
 
 def _clean_rows(candidate: Candidate, sample: pa.RecordBatch, takes_nan: tuple[str, ...]) -> pa.RecordBatch:
@@ -155,61 +191,61 @@ def _clean_rows(candidate: Candidate, sample: pa.RecordBatch, takes_nan: tuple[s
     Raises:
         InputError: none can; gives the reasons.
     """
-    specs = {spec.name: spec for spec in candidate.session.inputs}
-    bad = np.zeros(sample.num_rows, np.bool_)
-    reasons: set[str] = set()
-
-    def refuse(mask: Any, reason: str) -> None:
-        if mask.any():
-            reasons.add(reason)
-            bad[mask] = True
-
-    TensorPlan(candidate.inputs, specs, frozenset(takes_nan), False).refuse(sample, refuse)
-    if bad.all():
+    refused = candidate.scorer(Certificate(batch_size=1, takes_nan=takes_nan)).unfeedable(sample)
+    if len(refused) == sample.num_rows:
         raise InputError(
-            f"no row of the sample can be fed to the model: {'; '.join(sorted(reasons))}",
+            f"no row of the sample can be fed to the model: {'; '.join(sorted(set(refused.reasons)))}",
             next_step="give a sample of rows as the model will see them, or state fill_null in the config",
         )
-    return sample.take(arrays.from_numpy(np.flatnonzero(~bad)))
+    good = np.delete(np.arange(sample.num_rows), refused.rows)
+    return sample.take(arrays.from_numpy(good))
 
 
-def _sizes(candidate: Candidate, clean: pa.RecordBatch, takes_nan: tuple[str, ...]) -> dict[str, int]:
-    """Values a row of each output, from one call."""
-    rows = candidate.fixed_rows or min(clean.num_rows, 8)
-    padding = Padding(rule="fixed", rows=rows)
-    scorer = BlockScorer(
-        candidate.session,
-        candidate.inputs,
-        {},
-        Certificate(batch_size=rows, padding=padding, takes_nan=takes_nan),
-    )
-    feeds = scorer.bind(clean.slice(0, rows))
-    names = [spec.name for spec in candidate.session.outputs]
-    real = min(rows, clean.num_rows)
-    tensors = candidate.session.run(names, {n: f.block(0, real, rows) for n, f in feeds.items()})
-    for name, tensor in zip(names, tensors, strict=True):
-        if not isinstance(tensor, np.ndarray) or tensor.shape[:1] != (rows,):
-            shape = getattr(tensor, "shape", type(tensor).__name__)
+def _sizes(
+    candidate: Candidate, clean: pa.RecordBatch, takes_nan: tuple[str, ...], stated: ModelConfig
+) -> dict[str, int]:
+    """Values a row of each output that is to be mapped, from calls of two sizes on the sample.
+
+    Raises:
+        ModelError: the model fails, or an output's first dimension is not the batch.
+    """
+    session = candidate.session
+    names = [spec.name for spec in session.outputs]
+    wanted = [name for name in names if name in stated.outputs] if stated.outputs else names
+    shapes: dict[str, tuple[int, ...]] = {}
+    usable = set(wanted) - session.unreadable.keys()
+    for rows in (candidate.fixed_rows,) if candidate.fixed_rows else (5, 8):
+        certificate = Certificate(
+            batch_size=rows, padding=Padding(rule="fixed", rows=rows), takes_nan=takes_nan
+        )
+        feeds = candidate.scorer(certificate).bind(repeated(clean, rows))
+        tensors = session.run(wanted, {n: f.block(0, rows, rows) for n, f in feeds.items()})
+        before, shapes = shapes, {n: np.shape(t) for n, t in zip(wanted, tensors, strict=True)}
+        usable -= {name for name, shape in shapes.items() if shape[:1] != (rows,)}
+        if unusable := [name for name in shapes if name not in usable]:
+            raise _not_rows(unusable[0], shapes[unusable[0]], rows, usable)
+        if changing := [n for n in before if before[n][1:] != shapes[n][1:]]:
             raise ModelError(
-                f"output '{name}' has the shape {shape} for {rows} rows: its first dimension is not the batch",
-                next_step="map only outputs that have one value or vector for each row",
-                output=name,
+                f"output '{changing[0]}' has {list(before[changing[0]][1:])} values for a row in one call and "
+                f"{list(shapes[changing[0]][1:])} in another: it cannot become columns",
+                next_step="name the outputs to keep in a config: those with as many values for every row",
+                output=changing[0],
             )
-    return {n: int(t.size // rows) for n, t in zip(names, tensors, strict=True)}
+    if not stated.outputs and session.unreadable:
+        name, kind = next(iter(session.unreadable.items()))
+        raise _not_rows(name, kind, 0, usable)
+    return {name: math.prod(shape[1:]) for name, shape in shapes.items()}
 
 
-def _publish(registry: Registry, folder: Path, manifest: Manifest) -> Bundle:
-    """Copy the bundle into the registry as the next version; the manifest last, since it makes the bundle."""
-    taken = [int(v) for v in registry.model(manifest.name).versions if v.isdecimal()]
-    version = str(max(taken, default=0) + 1)
-    write_manifest(folder, manifest.model_copy(update={"version": version}))
-    target = files.join(registry.location, manifest.name, version)
-    if files.exists(files.join(target, MANIFEST)):
-        raise ModelError(f"{target} was made by another process meanwhile", next_step="run again")
-    for path in [*_files(folder), folder / MANIFEST]:
-        files.write_bytes(files.join(target, path.relative_to(folder).as_posix()), path.read_bytes())
-    return registry.resolve(f"{manifest.name}@{version}")
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+def _not_rows(name: str, found: object, rows: int, usable: set[str]) -> ModelError:
+    what = (
+        f"has the shape {found} for {rows} rows: its first dimension is not the batch"
+        if rows
+        else f"is a {found}, which is no tensor"
+    )
+    lines = "".join(f"\n      {other}: {{column: {other}}}" for other in sorted(usable))
+    return ModelError(
+        f"output '{name}' {what}",
+        next_step=f"name the outputs to keep in a config and pass it with --config:\n    outputs:{lines}",
+        output=name,
+    )

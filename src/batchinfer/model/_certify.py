@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchinfer.core import arrays
 from batchinfer.model._manifest import Certificate, InputMapping, OutputMapping, Padding
 from batchinfer.model._scorer import BlockScorer
 from batchinfer.model._session import Session, SessionRunError
+from batchinfer.model._tensors import is_list
 
 Array = npt.NDArray[Any]
 
@@ -54,7 +56,13 @@ def find_nan_columns(candidate: Candidate, sample: pa.RecordBatch) -> tuple[str,
     """The columns in which NaN still gives finite scores: there the model handles missing values itself.
 
     One column at a time is set to NaN for some rows of the sample, and all of the graph's outputs are
-    computed. Only columns of float inputs are tried; other tensors cannot hold a NaN.
+    computed. Only columns of float inputs are tried; other tensors cannot hold a NaN. A list is an image, a
+    sound or tokens: a missing value in it is no missing feature. A graph without a float output, as one that
+    gives labels only, shows nothing.
+
+    Args:
+        candidate: the model, all of its outputs.
+        sample: rows that can be fed if every float column took NaN; best such that miss nothing.
     """
     specs = {spec.name: spec for spec in candidate.session.inputs}
     floats = [
@@ -63,38 +71,28 @@ def find_nan_columns(candidate: Candidate, sample: pa.RecordBatch) -> tuple[str,
         for column in mapping.columns
         if specs[name].dtype.kind == "f" and mapping.fill_null is None
     ]
-    everything = tuple(dict.fromkeys(floats))
-    trusting = Certificate(
-        batch_size=candidate.fixed_rows or 64, padding=_padding(candidate), takes_nan=everything
-    )
-    scorer = candidate.scorer(trusting)
-    rows = sample.slice(0, 64)
+    everything = tuple(dict.fromkeys(c for c in floats if not is_list(sample.schema.field(c).type)))
+    size = candidate.fixed_rows or 64
+    scorer = candidate.scorer(Certificate(batch_size=size, padding=_padding(candidate), takes_nan=everything))
+    rows = sample.slice(0, size)
     return tuple(c for c in everything if _stays_finite(scorer, _with_nan(rows, c)))
 
 
 def _with_nan(batch: pa.RecordBatch, column: str) -> pa.RecordBatch:
-    index = batch.schema.get_field_index(column)
-    values = batch.column(index)
-    if isinstance(values, pa.FixedSizeListArray | pa.ListArray | pa.LargeListArray):
-        return batch.slice(
-            0, 0
-        )  # a list is an image, a sound or tokens: a missing value is no missing feature
     missing = arrays.from_numpy(np.full(batch.num_rows, np.nan))
-    return batch.set_column(index, column, missing)
+    return batch.set_column(batch.schema.get_field_index(column), column, missing)
 
 
 def _stays_finite(scorer: BlockScorer, batch: pa.RecordBatch) -> bool:
-    if not batch.num_rows:
-        return False
     names = [spec.name for spec in scorer.session.outputs]
-    size = min(batch.num_rows, scorer.certificate.batch_size)
-    padded = scorer.certificate.padding.padded(size)
+    padded = scorer.certificate.padding.padded(batch.num_rows)
     feeds = scorer.bind(batch)
     try:
-        tensors = scorer.session.run(names, {n: f.block(0, size, padded) for n, f in feeds.items()})
+        tensors = scorer.session.run(names, {n: f.block(0, batch.num_rows, padded) for n, f in feeds.items()})
     except SessionRunError:
         return False
-    return all(np.isfinite(t).all() for t in tensors if t.dtype.kind == "f")
+    floats = [tensor for tensor in tensors if tensor.dtype.kind == "f"]
+    return bool(floats) and all(np.isfinite(tensor).all() for tensor in floats)
 
 
 def certify(candidate: Candidate, sample: pa.RecordBatch, takes_nan: tuple[str, ...]) -> Certificate:
@@ -168,7 +166,7 @@ def _sweep(candidate: Candidate, sample: pa.RecordBatch, takes_nan: tuple[str, .
     rates: dict[int, int] = {}
     sizes = (candidate.fixed_rows,) if candidate.fixed_rows else _SIZES
     for size in sizes:
-        rows = _repeated(sample, size)
+        rows = repeated(sample, size)
         certificate = Certificate(batch_size=size, padding=_padding(candidate), takes_nan=takes_nan)
         scorer = candidate.scorer(certificate)
         feeds = scorer.bind(rows)
@@ -196,16 +194,18 @@ def _smallest_near_best(rates: dict[int, int], share: float) -> int:
     return next((size for size in near if size / rates[size] >= _SHORTEST_CALL_SECONDS), near[-1])
 
 
-def _repeated(sample: pa.RecordBatch, rows: int) -> pa.RecordBatch:
+def repeated(sample: pa.RecordBatch, rows: int) -> pa.RecordBatch:
+    """`rows` rows of a sample, again from its first where it is shorter."""
     return sample.take(arrays.from_numpy(np.arange(rows) % sample.num_rows))
 
 
 def _largest_difference(candidate: Candidate, certificate: Certificate, sample: pa.RecordBatch) -> int:
     """The largest difference in ULP between a row's scores in different batches under one rule."""
     scorer = candidate.scorer(certificate)
-    rows = _repeated(sample, min(max(sample.num_rows, 512), 4 * certificate.batch_size, 8192))
-    expected = _scores(scorer, rows, certificate.batch_size)
-    worst = 0
+    full = certificate.batch_size
+    rows = repeated(sample, min(max(sample.num_rows, 512), 4 * full, max(8192, 2 * full)))
+    expected = _scores(scorer, rows, full)
+    worst = _difference_beside_strangers(scorer, rows, expected)
     for order, size in _arrangements(rows.num_rows, certificate):
         found = _scores(scorer, rows.take(arrays.from_numpy(order)), size)
         for before, after in zip(expected, found, strict=True):
@@ -213,6 +213,66 @@ def _largest_difference(candidate: Candidate, certificate: Certificate, sample: 
         if worst and certificate.padding.rule != "none":
             return worst
     return worst
+
+
+def _difference_beside_strangers(scorer: BlockScorer, rows: pa.RecordBatch, expected: list[Array]) -> int:
+    """The same where every other row is replaced by one that is far from the sample.
+
+    Rows of a sample may be too alike to show that a model mixes them, as one that normalises over the batch
+    or quantises by the batch's range does.
+    """
+    replaced = np.arange(rows.num_rows) % 2 == 1
+    for integers in (True, False):
+        strangers = _strangers(rows, integers=integers)
+        strangers_fed = replaced.copy()
+        strangers_fed[scorer.unfeedable(strangers).rows] = False
+        both = pa.Table.from_batches([rows, strangers]).combine_chunks().to_batches()[0]
+        chosen = np.arange(rows.num_rows) + rows.num_rows * strangers_fed
+        try:
+            found = _scores(scorer, both.take(arrays.from_numpy(chosen)), scorer.certificate.batch_size)
+        except SessionRunError:
+            continue  # an embedding has no row for a number that it never saw
+        return max(ulp_distance(b[~replaced], a[~replaced]) for b, a in zip(expected, found, strict=True))
+    return 0
+
+
+def _strangers(batch: pa.RecordBatch, *, integers: bool) -> pa.RecordBatch:
+    """`batch` with other numbers: floats far away, and perhaps integers next to their own."""
+    random = np.random.default_rng(0)
+    for index, field in enumerate(batch.schema):
+        column = batch.column(index)
+        values = column.flatten() if is_list(field.type) else column
+        floats = pa.types.is_floating(values.type)
+        if (
+            column.null_count
+            or values.null_count
+            or not (floats or (integers and pa.types.is_integer(values.type)))
+        ):
+            continue
+        view, _ = arrays.to_numpy(values)
+        if floats:
+            with np.errstate(over="ignore", invalid="ignore"):
+                far = view * random.uniform(-8, 8, len(view)) + random.normal(0, 8, len(view))
+                far = far.astype(view.dtype)
+            other = np.where(np.isfinite(far), far, view)
+        else:
+            low, high = (view.min(), view.max()) if len(view) else (0, 0)
+            other = np.where(view > low, view - (view > low), high if high > low else low + 1)
+        batch = batch.set_column(index, field, _like(column, other.astype(view.dtype)))
+    return batch
+
+
+def _like(column: pa.Array, values: Array) -> pa.Array:
+    """The array with other values."""
+    flat = arrays.from_numpy(values)
+    if not is_list(column.type):
+        return flat
+    if pa.types.is_fixed_size_list(column.type):
+        return pa.FixedSizeListArray.from_arrays(flat, type=column.type)
+    offsets = np.concatenate([[0], np.cumsum(pc.list_value_length(column).to_numpy())])
+    kind = pa.LargeListArray if pa.types.is_large_list(column.type) else pa.ListArray
+    width = np.int64 if kind is pa.LargeListArray else np.int32
+    return kind.from_arrays(arrays.from_numpy(offsets.astype(width)), flat, type=column.type)
 
 
 def _arrangements(rows: int, certificate: Certificate) -> Iterator[tuple[Array, int]]:
@@ -239,6 +299,8 @@ def _arrangements(rows: int, certificate: Certificate) -> Iterator[tuple[Array, 
         255,
         256,
         511,
+        1023,
+        3000,
         unit,
         2 * unit,
         3 * unit,

@@ -133,6 +133,8 @@ def _class_index(output: str, label: int | str, mapping: OutputMapping, spec: Te
         known_labels = ", ".join(map(str, mapping.classes))
         raise ModelError(f"output '{output}' has no class '{label}'; it has {known_labels}", output=output)
     width = spec.shape[1] if len(spec.shape) == 2 else mapping.size
+    if isinstance(label, str) and label.isdecimal():
+        label = int(label)  # model.yaml keeps keys as text
     if not isinstance(label, int) or label < 0 or (width is not None and label >= width):
         raise ModelError(
             f"output '{output}' is {spec}: no column {label!r}; columns count from 0", output=output

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from batchinfer.errors import ModelError
-from batchinfer.model._manifest import InputMapping, OutputMapping
+from batchinfer.model._manifest import InputMapping, OutputMapping, Scalar
 from batchinfer.model._session import Session, TensorSpec
+from batchinfer.model._tensors import is_list
 
 _MOST_COLUMNS = 16
 """A matrix output of at most this many values a row becomes columns, a wider one a vector."""
@@ -29,9 +33,12 @@ def infer_inputs(
         )
     for name, mapping in stated.items():
         _check_mask(name, mapping, stated)
+    for spec in session.inputs:
+        if spec.name in stated:
+            _check_values(spec, stated[spec.name])
     unclear = [s for s in session.inputs if s.name not in stated and s.name not in sample.names]
     if unclear:
-        raise _ask(unclear, sample)
+        raise _ask(unclear, sample, stated)
     inferred = {
         spec.name: _infer_input(spec, sample.field(spec.name))
         for spec in session.inputs
@@ -61,20 +68,85 @@ def _infer_input(spec: TensorSpec, field: pa.Field) -> InputMapping:
     return InputMapping(column=field.name)
 
 
-def _ask(unclear: list[TensorSpec], sample: pa.Schema) -> ModelError:
-    spec = unclear[0]
-    numbers = [f.name for f in sample if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
+def _check_values(spec: TensorSpec, mapping: InputMapping) -> None:
+    """Hold what a mapping states against the tensor that it is for: values that fit, as many columns as it has."""
+    for key in ("constant", "pad", "fill_null"):
+        value = getattr(mapping, key)
+        if value is not None and not _fits(value, spec.dtype):
+            raise ModelError(f"input '{spec.name}' ({spec}) cannot hold {key}: {value!r}", input=spec.name)
     width = spec.shape[1] if len(spec.shape) == 2 else None
-    if width is not None and width > 1:
-        some = numbers if len(numbers) == width else [*numbers[: max(width - 1, 1)], "…"]
-        example = f"{spec.name}: {{pack: [{', '.join(some)}]}}"
-    else:
-        example = f"{spec.name}: {{column: {sample.names[0] if sample.names else 'NAME'}}}"
+    if mapping.pack is not None and width not in {None, len(mapping.pack)}:
+        raise ModelError(
+            f"input '{spec.name}' ({spec}) takes {width} columns, but pack names {len(mapping.pack)}",
+            next_step="pack the columns that the model was trained on, in the same order",
+            input=spec.name,
+        )
+
+
+def _fits(value: Scalar, dtype: np.dtype[Any]) -> bool:
+    if dtype == np.object_ or isinstance(value, str):
+        return dtype == np.object_ and isinstance(value, str)
+    if dtype.kind == "b":
+        return value in {0, 1}
+    if dtype.kind == "f":
+        return not math.isfinite(value) or abs(value) <= np.finfo(dtype).max
+    limits = np.iinfo(dtype)
+    return math.isfinite(value) and value == int(value) and limits.min <= value <= limits.max
+
+
+def _ask(unclear: list[TensorSpec], sample: pa.Schema, stated: dict[str, InputMapping]) -> ModelError:
+    lines = [
+        f"{name}: {json.dumps(mapping.model_dump(exclude_none=True), ensure_ascii=False)}"
+        for name, mapping in stated.items()
+    ]
+    padded = next((name for name, mapping in stated.items() if mapping.pad is not None), None)
+    for spec in unclear:
+        lines.append(f"{spec.name}: {_example(spec, sample, padded)}")
+        if padded is None and "pad:" in lines[-1]:
+            padded = spec.name
     return ModelError(
-        f"input '{spec.name}' ({spec}): no column of the sample has this name, so say what feeds it",
-        next_step=f"write a config and pass it with --config:\n    inputs:\n      {example}",
-        input=spec.name,
+        f"input '{unclear[0].name}' ({unclear[0]}): no column of the sample has this name, so say what feeds it",
+        next_step="write a config like this, check it, and pass it with --config:\n    inputs:\n      "
+        + "\n      ".join(lines),
+        input=unclear[0].name,
     )
+
+
+def _example(spec: TensorSpec, sample: pa.Schema, padded: str | None) -> str:
+    """What may feed an input, in the config's own words: the columns of the sample that could."""
+    lists = [f for f in sample if is_list(f.type)]
+    texts = [f.name for f in sample if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    numbers = [f.name for f in sample if pa.types.is_integer(f.type) or pa.types.is_floating(f.type)]
+    flags = [f.name for f in sample if pa.types.is_boolean(f.type)]
+    several = len(spec.shape) > 1 and any(d != 1 for d in spec.shape[1:])
+    if several and lists:
+        if len(spec.shape) == 2 and spec.shape[1] is None:
+            if padded is not None and "mask" in spec.name.lower():
+                return f"{{mask_of: {padded}}}"
+            if spec.dtype.kind in "iu":
+                return f"{{column: {lists[0].name}, pad: 0}}"
+        row = ", ".join(str(d or "SIZE") for d in spec.shape[1:])
+        if len(spec.shape) > 2 or spec.shape[1] is not None:
+            return f"{{column: {lists[0].name}, shape: [{row}]}}"
+    fitting = texts if spec.dtype == np.object_ else flags if spec.dtype.kind == "b" else numbers
+    if several and len(spec.shape) == 2:
+        return f"{{pack: [{', '.join(fitting[: spec.shape[1]])}]}}"
+    return f"{{column: {(fitting or sample.names or ['NAME'])[0]}}}"
+
+
+def check_outputs(session: Session, stated: dict[str, OutputMapping]) -> None:
+    """Hold the config's outputs against the graph's.
+
+    Raises:
+        ModelError: an output is not in the graph, or is no tensor.
+    """
+    names = [spec.name for spec in session.outputs]
+    for name in stated:
+        if name in session.unreadable:
+            kind = session.unreadable[name]
+            raise ModelError(f"output '{name}' is a {kind}, which cannot become columns", output=name)
+        if name not in names:
+            raise ModelError(f"the graph has no output '{name}'; it has {', '.join(names)}", output=name)
 
 
 def infer_outputs(
@@ -92,10 +164,6 @@ def infer_outputs(
         sizes: values a row by output, as a call on the sample gave them.
     """
     names = [spec.name for spec in session.outputs]
-    if unknown := sorted(stated.keys() - set(names)):
-        raise ModelError(
-            f"the graph has no output '{unknown[0]}'; it has {', '.join(names)}", output=unknown[0]
-        )
     mappings = stated or {name: _infer_output(name, classes.get(name), sizes[name]) for name in names}
     return {name: _with_facts(mapping, classes.get(name), sizes[name]) for name, mapping in mappings.items()}
 

@@ -65,7 +65,9 @@ class InputMapping(_Part):
             raise ValueError("an input takes shape (lists of one size) or pad (lists of any size), not both")
         sizes = [d for d in self.shape or () if not (d == "batch" and self.constant is not None)]
         if wrong := [d for d in sizes if not isinstance(d, int) or d < 1]:
-            raise ValueError(f"shape takes whole numbers from 1 on, for a constant also 'batch'; found {wrong[0]!r}")
+            raise ValueError(
+                f"shape takes whole numbers from 1 on, for a constant also 'batch'; found {wrong[0]!r}"
+            )
         return self
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Self
 
 import numpy as np
@@ -12,13 +13,15 @@ from batchinfer.core import BlockMap, Refusals, arrays
 from batchinfer.errors import InputError, ModelError
 from batchinfer.model._bundle import GRAPH, Bundle, local_files, read_bundle
 from batchinfer.model._columns import output_columns
+from batchinfer.model._feeds import Feed
 from batchinfer.model._manifest import Certificate, InputMapping, OutputMapping
 from batchinfer.model._session import Session, SessionRunError
-from batchinfer.model._tensors import Feed, TensorPlan, check_type
+from batchinfer.model._tensors import TensorPlan, check_type
 
 Array = npt.NDArray[Any]
-_MOST_SINGLE_FAILURES = 64
-"""Rows of one block that may fail one by one before the model itself is held to be broken."""
+_FEW_FAILURES = 64
+"""Where more rows than these fail, and more than half of all, the model itself is held to be broken."""
+_NUMBER = re.compile(r"=\s*-?\d+")
 
 
 class BlockScorer:
@@ -35,6 +38,7 @@ class BlockScorer:
         self.certificate = certificate
         self._specs = {spec.name: spec for spec in session.inputs}
         self._inputs = inputs
+        self._read = list(dict.fromkeys(c for mapping in inputs.values() for c in mapping.columns))
         self.columns = output_columns(outputs, {spec.name: spec for spec in session.outputs})
         self._plan = TensorPlan(inputs, self._specs, frozenset(certificate.takes_nan), certificate.full_width)
         self._outputs = tuple(dict.fromkeys(column.output for column in self.columns))
@@ -58,30 +62,36 @@ class BlockScorer:
         """See `batchinfer.core.Model.score_rows`."""
         refused = _RowReasons(features.num_rows)
         self._plan.refuse(features, refused.add)
-        clean = np.arange(features.num_rows)
-        if refused.any:
-            clean = np.flatnonzero(~refused.mask)
-            features = features.take(arrays.from_numpy(clean))
-        targets = [column.allocate(len(clean)) for column in self.columns]
-        feeds = self._plan.bind(features) if len(clean) else {}
+        clean = refused.clean()
+        if clean is not None:
+            features = features.select(self._read).take(arrays.from_numpy(clean))
+        rows = features.num_rows
+        targets = [column.allocate(rows) for column in self.columns]
+        feeds = self._plan.bind(features) if rows else {}
 
         def score_block(start: int) -> list[tuple[int, str]]:
-            stop = min(start + self.certificate.batch_size, len(clean))
-            return self._score_rows(feeds, targets, start, stop)
+            stop = min(start + self.certificate.batch_size, rows)
+            failures = self._score_rows(feeds, targets, start, stop)
+            _refuse_broken(failures, stop - start)
+            return failures
 
-        failures = [
-            f
-            for found in blocks(score_block, range(0, len(clean), self.certificate.batch_size))
-            for f in found
-        ]
+        starts = range(0, rows, self.certificate.batch_size)
+        failures = [failure for found in blocks(score_block, starts) for failure in found]
         if failures:
+            _refuse_broken(failures, rows)
+            keep = np.ones(rows, np.bool_)
             for row, reason in failures:
-                refused.add_row(int(clean[row]), reason)
-            keep = np.ones(len(clean), np.bool_)
-            keep[[row for row, _ in failures]] = False
+                keep[row] = False
+                refused.add_row(row if clean is None else int(clean[row]), reason)
             targets = [values[keep] for values in targets]
         results = [column.arrow(values) for column, values in zip(self.columns, targets, strict=True)]
         return pa.RecordBatch.from_arrays(results, schema=self.output_schema), refused.refusals()
+
+    def unfeedable(self, features: pa.RecordBatch) -> Refusals:
+        """The rows that are refused before the model sees them."""
+        refused = _RowReasons(features.num_rows)
+        self._plan.refuse(features, refused.add)
+        return refused.refusals()
 
     def run_block(self, feeds: dict[str, Feed], start: int, stop: int) -> list[Array]:
         """One call of the session for rows [start, stop), padded by the certificate's rule."""
@@ -94,36 +104,32 @@ class BlockScorer:
         return self._plan.bind(features)
 
     def _score_rows(
-        self, feeds: dict[str, Feed], arrays: list[Array], start: int, stop: int
+        self, feeds: dict[str, Feed], targets: list[Array], start: int, stop: int
     ) -> list[tuple[int, str]]:
         try:
             tensors = dict(zip(self._outputs, self.run_block(feeds, start, stop), strict=True))
         except SessionRunError as e:
-            return self._find_failures(feeds, arrays, start, stop, e)
-        for column, target in zip(self.columns, arrays, strict=True):
+            if stop - start == 1:
+                return [(start, _NUMBER.sub("=…", e.message))]  # rows are counted by their reason
+            # Halve what failed until the rows that the model cannot score stand alone.
+            middle = (start + stop) // 2
+            return [
+                *self._score_rows(feeds, targets, start, middle),
+                *self._score_rows(feeds, targets, middle, stop),
+            ]
+        for column, target in zip(self.columns, targets, strict=True):
             column.fill(target, tensors[column.output], start, stop)
         return []
 
-    def _find_failures(
-        self,
-        feeds: dict[str, Feed],
-        arrays: list[Array],
-        start: int,
-        stop: int,
-        error: SessionRunError,
-    ) -> list[tuple[int, str]]:
-        """Halve a block that failed until the rows that the model cannot score stand alone."""
-        if stop - start == 1:
-            return [(start, error.message)]
-        middle = (start + stop) // 2
-        failures = self._score_rows(feeds, arrays, start, middle)
-        failures += self._score_rows(feeds, arrays, middle, stop)
-        if len(failures) > _MOST_SINGLE_FAILURES:
-            raise ModelError(
-                f"more than {_MOST_SINGLE_FAILURES} rows of one block fail: {error.message}",
-                next_step="check the model on this input: batchinfer model verify",
-            ) from error
-        return failures
+
+def _refuse_broken(failures: list[tuple[int, str]], rows: int) -> None:
+    if len(failures) > max(_FEW_FAILURES, rows // 2):
+        raise ModelError(
+            f"the model cannot score {len(failures)} of {rows} rows; the first: {failures[0][1]}",
+            next_step="check that the input is what the model was made for: batchinfer model verify",
+            failed=len(failures),
+            rows=rows,
+        )
 
 
 class Scorer:
@@ -205,25 +211,35 @@ class _RowReasons:
     """Collects the first reason of each row that cannot be scored."""
 
     def __init__(self, rows: int) -> None:
-        self._reasons: dict[int, str] = {}
-        self.mask = np.zeros(rows, np.bool_)
+        self._rows = rows
+        self._reasons: list[str] = []
+        self._codes: Array | None = None
+        """For each row, 1 + the place of its reason in `_reasons`; 0 for a row that can be scored."""
 
     def add(self, bad: Array, reason: str) -> None:
-        if not bad.any():
-            return
-        fresh = np.flatnonzero(bad)
-        fresh = fresh[~self.mask[fresh]]
-        self.mask[fresh] = True
-        self._reasons.update(dict.fromkeys(fresh.tolist(), reason))
+        if bad.any():
+            codes = self._all_codes()
+            codes[bad & (codes == 0)] = self._code(reason)
 
     def add_row(self, row: int, reason: str) -> None:
-        self.mask[row] = True
-        self._reasons[row] = reason
+        self._all_codes()[row] = self._code(reason)
 
-    @property
-    def any(self) -> bool:
-        return bool(self._reasons)
+    def _all_codes(self) -> Array:
+        if self._codes is None:
+            self._codes = np.zeros(self._rows, np.int32)
+        return self._codes
+
+    def _code(self, reason: str) -> int:
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+        return 1 + self._reasons.index(reason)
+
+    def clean(self) -> Array | None:
+        """The rows that can be scored; None for all."""
+        return None if self._codes is None else np.flatnonzero(self._codes == 0)
 
     def refusals(self) -> Refusals:
-        rows = np.flatnonzero(self.mask)
-        return Refusals(rows, tuple(self._reasons[row] for row in rows.tolist()))
+        if self._codes is None:
+            return Refusals(np.empty(0, np.int64), ())
+        rows = np.flatnonzero(self._codes)
+        return Refusals(rows, tuple(self._reasons[code - 1] for code in self._codes[rows].tolist()))

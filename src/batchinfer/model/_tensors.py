@@ -6,10 +6,9 @@ block that the model takes, made while it fits the processor's cache.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,19 +17,13 @@ import pyarrow.compute as pc
 
 from batchinfer.core import arrays
 from batchinfer.errors import InputError
+from batchinfer.model._feeds import ColumnFeed, ConstantFeed, Feed, PackFeed, PaddedFeed
 from batchinfer.model._manifest import InputMapping, Scalar
 from batchinfer.model._session import TensorSpec
 
 Array = npt.NDArray[Any]
 Refuse = Callable[[Any, str], None]
 """Takes a boolean mask over a batch's rows and the reason why those rows cannot be scored."""
-
-
-class Feed(Protocol):
-    """The values of one ONNX input for a batch of clean rows."""
-
-    def block(self, start: int, stop: int, padded: int) -> Array:
-        """The tensor of rows [start, stop), filled up to `padded` rows with copies of the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +35,11 @@ class ColumnRule:
     takes_nan: bool
     fill_null: Scalar | None
 
-    def refuse(self, values: pa.Array, refuse: Refuse, rows: Array | None = None) -> None:
-        """Report the rows whose value cannot be fed. `rows` maps values to rows where a row has several."""
+    def refuse(self, values: pa.Array, refuse: Refuse) -> None:
+        """Report each value that cannot be fed."""
 
         def report(bad: Any, reason: str) -> None:
-            mask = np.asarray(bad)
-            if rows is not None:
-                mask = np.bincount(rows[mask], minlength=int(rows[-1]) + 1 if len(rows) else 0) > 0
-            refuse(mask, f"{reason} in '{self.column}'")
+            refuse(bad, f"{reason} in '{self.column}'")
 
         present = arrays.valid(values)
         if present is not None and self.fill_null is None and not self._nan_for_null:
@@ -76,7 +66,12 @@ class ColumnRule:
         with np.errstate(over="ignore", invalid="ignore"):
             # The sum of finite numbers is finite: one pass decides for nearly all batches.
             narrows = view.dtype.itemsize > self.dtype.itemsize
-            if not narrows and np.isfinite(np.add.reduce(view)):
+            if not narrows and (self.takes_nan or np.isfinite(np.add.reduce(view))):
+                return
+            if (
+                narrows
+                and np.abs([view.min(initial=0), view.max(initial=0)]).max() < np.finfo(self.dtype).max
+            ):
                 return
             if not self.takes_nan:
                 nan = np.isnan(view)
@@ -91,11 +86,15 @@ class ColumnRule:
             return
         limits = np.iinfo(self.dtype)
         known = True if present is None else present
-        with np.errstate(invalid="ignore"):
-            if view.dtype.kind == "f":
-                report(~(np.trunc(view) == view) & known, "number that is not whole")
+        if view.dtype.kind == "f":
+            view = view.astype(np.float64, copy=False)
+            report(np.isnan(view) & known, "NaN")
+            report((np.trunc(view) != view) & known, "number that is not whole")
+            # The largest integers are no floats, but the powers of two next to them are.
+            outside = (view < float(limits.min)) | (view >= float(limits.max) + 1)
+        else:
             outside = (view < limits.min) | (view > limits.max)
-            report(outside & known, f"number that {self.dtype} cannot hold")
+        report(outside & known, f"number that {self.dtype} cannot hold")
 
     def view(self, values: pa.Array) -> Array:
         """The values of clean rows as a NumPy array: a view of Arrow's memory where none is null."""
@@ -104,16 +103,20 @@ class ColumnRule:
         view, present = arrays.to_numpy(values)
         if present is None:
             return view
-        return np.where(present, view, np.nan if self.fill_null is None else self.fill_null)
+        with np.errstate(invalid="ignore", over="ignore"):  # what lies at a null is anything
+            filled = view.astype(self.dtype)
+        filled[~present] = np.nan if self.fill_null is None else self.fill_null
+        return filled
 
 
 def _inexact(whole: Array, dtype: np.dtype[Any]) -> Array:
-    rounded = whole.astype(dtype).astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
+        rounded = whole.astype(dtype).astype(np.float64)
         back = rounded.astype(whole.dtype)
-    # 2**63 rounds up to a float that wraps around on the way back, so the bound is checked apart.
-    limit = float(np.iinfo(whole.dtype).max)
-    unequal: Array = (back != whole) | (np.abs(rounded) >= limit)
+    # The largest integers round up to a float that wraps around on the way back; float16 knows only infinity.
+    limits = np.iinfo(whole.dtype)
+    wrapped = (rounded >= float(limits.max) + 1) | (rounded < float(limits.min))
+    unequal: Array = (back != whole) | wrapped
     return unequal
 
 
@@ -125,103 +128,10 @@ def _text_view(values: pa.Array, null: str) -> Array:
         [*(null if word is None else word for word in values.dictionary.to_pylist()), null], object
     )
     indices, present = arrays.to_numpy(values.indices)
-    view: Array = words.take(indices if present is None else np.where(present, indices, len(words) - 1))
+    if present is not None:
+        indices = np.where(present, indices.astype(np.int64), len(words) - 1)
+    view: Array = words.take(indices)
     return view
-
-
-def _padded(block: Array, padded: int) -> Array:
-    short = padded - len(block)
-    if not short:
-        return block
-    return np.concatenate([block, np.repeat(block[-1:], short, axis=0)])
-
-
-@dataclass(frozen=True, slots=True)
-class PackFeed:
-    """Columns packed into [N, F].
-
-    Each thread keeps its last tensors and writes over them: a session has read its inputs when it returns.
-    Columns are laid side by side first and then transposed in one sweep, which is faster than writing them
-    with a stride one by one.
-    """
-
-    name: str
-    views: tuple[Array, ...]
-    dtype: np.dtype[Any]
-
-    def block(self, start: int, stop: int, padded: int) -> Array:
-        """One row of the tensor is one row of the batch. Valid until the thread's next call."""
-        rows, width = stop - start, len(self.views)
-        side_by_side = _scratch(f"{self.name}, columns", (width, padded), self.dtype)
-        for i, view in enumerate(self.views):
-            side_by_side[i, :rows] = view[start:stop]
-        side_by_side[:, rows:] = side_by_side[:, rows - 1 : rows]
-        tensor = _scratch(self.name, (padded, width), self.dtype)
-        tensor[...] = side_by_side.T
-        return tensor
-
-
-_workspace = threading.local()
-
-
-def _scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    kept: dict[Any, Array] = _workspace.__dict__
-    array = kept.get(name)
-    if array is None or array.shape != shape or array.dtype != dtype:
-        array = kept[name] = np.empty(shape, dtype)
-    return array
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnFeed:
-    """One value a row ([N] or [N, 1]), or one fixed-size list a row ([N, *shape])."""
-
-    view: Array
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-
-    def block(self, start: int, stop: int, padded: int) -> Array:
-        """A view where dtype and size fit already."""
-        width = int(np.prod(self.shape, dtype=np.int64))
-        flat = self.view[start * width : stop * width].reshape(stop - start, *self.shape)
-        return _padded(np.ascontiguousarray(flat, self.dtype), padded)
-
-
-@dataclass(frozen=True, slots=True)
-class PaddedFeed:
-    """Lists of varying size, padded to [N, T]; T is the longest of the block, or always `full_width`."""
-
-    values: Array
-    offsets: Array
-    dtype: np.dtype[Any]
-    pad: float
-    full_width: int | None
-    mask_dtype: np.dtype[Any] | None = None
-
-    def block(self, start: int, stop: int, padded: int) -> Array:
-        """The padded lists, or with `mask_dtype` the mask over them."""
-        offsets = self.offsets[start : stop + 1]
-        lengths = np.diff(offsets)
-        width = self.full_width or max(int(lengths.max(initial=0)), 1)
-        real = np.arange(width) < lengths[:, None]
-        if self.mask_dtype is not None:
-            return _padded(real.astype(self.mask_dtype), padded)
-        tensor = np.full(real.shape, self.pad, self.dtype)
-        tensor[real] = self.values[offsets[0] : offsets[-1]]
-        return _padded(tensor, padded)
-
-
-@dataclass(frozen=True, slots=True)
-class ConstantFeed:
-    """The same value for every call."""
-
-    value: Scalar
-    dtype: np.dtype[Any]
-    shape: tuple[int | None, ...]
-
-    def block(self, start: int, stop: int, padded: int) -> Array:
-        """`shape` filled with the value; None stands for the batch size."""
-        return np.full([padded if d is None else d for d in self.shape], self.value, self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +158,7 @@ class TensorPlan:
                 values = _column(batch, column)
                 check_type(column, values.type, mapping, spec)
                 rule = self._rule(column, mapping, spec)
-                if _is_list(values.type):
+                if is_list(values.type):
                     self._refuse_lists(values, mapping, spec, rule, refuse)
                 else:
                     rule.refuse(values, refuse)
@@ -272,9 +182,13 @@ class TensorPlan:
             refuse(lengths != expected, f"list that is not {expected} long in '{column}'")
         elif longest is not None:
             refuse(lengths > longest, f"list longer than {longest} in '{column}'")
-        rows = np.append(np.repeat(np.arange(len(lists)), lengths), len(lists) - 1)
-        flat = lists.flatten()
-        rule.refuse(pa.concat_arrays([flat, flat[:1]]) if len(flat) else flat, refuse, rows[: len(flat) + 1])
+
+        def refuse_rows(bad: Array, reason: str) -> None:
+            if bad.any():
+                rows = np.repeat(np.arange(len(lists)), lengths)
+                refuse(np.bincount(rows[bad], minlength=len(lists)) > 0, reason)
+
+        rule.refuse(lists.flatten(), refuse_rows)
 
     def bind(self, batch: pa.RecordBatch) -> dict[str, Feed]:
         """The feeds of a batch whose rows are all clean."""
@@ -305,7 +219,7 @@ class TensorPlan:
         assert mapping.column is not None
         values = _column(batch, mapping.column)
         rule = self._rule(mapping.column, mapping, spec)
-        if not _is_list(values.type):
+        if not is_list(values.type):
             return ColumnFeed(rule.view(values), spec.dtype, (1,) * (len(spec.shape) - 1))
         flat = rule.view(values.flatten())
         if mapping.pad is None:
@@ -326,10 +240,14 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
             f"no column '{name}', which the model takes; there are {', '.join(batch.schema.names[:20])}",
             column=name,
         )
-    return batch.column(name)
+    values = batch.column(name)
+    if pa.types.is_dictionary(values.type) and values.dictionary.null_count:
+        return values.dictionary_decode()  # a row can also be null by way of its word
+    return values
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values of the type are lists."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
@@ -376,12 +294,13 @@ def check_type(column: str, kind: pa.DataType, mapping: InputMapping, spec: Tens
     Raises:
         InputError: it cannot be fed; names the column, the expected and the found type.
     """
-    value = kind.value_type if _is_list(kind) or pa.types.is_dictionary(kind) else kind
-    lists_wanted = mapping.column is not None and (mapping.pad is not None or _row_is_list(mapping, spec))
+    value = kind.value_type if is_list(kind) or pa.types.is_dictionary(kind) else kind
+    takes_list, takes_value = _takes(mapping, spec)
+    lists_wanted = takes_list and not takes_value
     fits = any(accepts(value) for accepts in accepted_types(mapping, spec))
     if (
         not fits
-        or _is_list(kind) != lists_wanted
+        or not (takes_list if is_list(kind) else takes_value)
         or (spec.dtype != np.object_ and pa.types.is_dictionary(kind))
     ):
         wanted = "string" if spec.dtype == np.object_ else "bool" if spec.dtype.kind == "b" else "a number"
@@ -395,5 +314,11 @@ def check_type(column: str, kind: pa.DataType, mapping: InputMapping, spec: Tens
         )
 
 
-def _row_is_list(mapping: InputMapping, spec: TensorSpec) -> bool:
-    return mapping.shape is not None or any(d != 1 for d in spec.shape[1:])
+def _takes(mapping: InputMapping, spec: TensorSpec) -> tuple[bool, bool]:
+    """Whether a row's value may be a list, and whether it may be a single value."""
+    if mapping.pack is not None:
+        return False, True
+    if mapping.pad is not None or mapping.shape is not None:
+        return True, False
+    row = spec.shape[1:]
+    return any(d != 1 for d in row), all(d in {1, None} for d in row)

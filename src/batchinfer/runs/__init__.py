@@ -1,7 +1,7 @@
 """The composition root: plan, batch job, run records, and explaining a row."""
 
 from batchinfer.runs._explain import Explanation, explain
-from batchinfer.runs._job import Progress, find_rows, open_results, run
+from batchinfer.runs._job import Progress, find_rows, open_quarantine, open_results, run
 from batchinfer.runs._plan import Plan, load_model, load_transform, make_plan
 from batchinfer.runs._records import RunRecords
 from batchinfer.runs._report import RunReport
@@ -17,6 +17,7 @@ __all__ = [
     "load_model",
     "load_transform",
     "make_plan",
+    "open_quarantine",
     "open_results",
     "run",
 ]

@@ -128,6 +128,9 @@ def _work_and_commit(plan: Plan, report: RunReport, started: float, progress: Pr
         reports = _work(plan, path, staging, progress)
         check_ledger(plan.units, reports)
         report = _summed(report, reports, started)
+        if any(unit.quarantine for unit in reports):
+            # Marks the parts as this run's, so that a sweep finds them should the run end here.
+            quarantine.begin(plan.run_id, path.quarantine_schema, plan.partitions)
         _judge(plan, report)
         version = _commit(results, fence, reports, report)
         units = report.units

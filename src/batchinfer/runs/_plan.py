@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -61,7 +61,7 @@ def make_plan(spec: PipelineSpec, parameters: Mapping[str, str]) -> Plan:
     if transform is None:
         source.check_columns(found, scorer.columns, scorer.check_columns)
         columns = tuple(dict.fromkeys([*spec.input.key, *spec.output.carry, *scorer.columns]))
-    partitions = _partitions(spec, parameters, found)
+    partitions = _partitions(spec, parameters, found, scorer.output_schema.names)
     return Plan(
         spec=spec,
         parameters=dict(parameters),
@@ -123,13 +123,19 @@ def _check_parameters(spec: PipelineSpec, parameters: Mapping[str, str]) -> None
 
 
 def _partitions(
-    spec: PipelineSpec, parameters: Mapping[str, str], found: source.Discovered
+    spec: PipelineSpec, parameters: Mapping[str, str], found: source.Discovered, outputs: Collection[str]
 ) -> dict[str, Partition]:
     """The result partition of each input file: from run parameters, else from its folders' `name=value`.
 
     Where all partition columns are parameters there is one partition, also without a file.
     """
     columns = spec.output.partition_by
+    if twice := [column for column in columns if column in outputs]:
+        raise SpecError(
+            f"output.partition_by: '{twice[0]}' is an output of the model too",
+            next_step="rename the model's output in its config, or partition by another column",
+            column=twice[0],
+        )
     partitions: dict[str, Partition] = {}
     for file in found.files:
         known = {**file.hive, **parameters}

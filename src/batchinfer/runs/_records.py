@@ -27,10 +27,8 @@ class RunRecords:
 
     def all(self) -> list[RunReport]:
         """Every readable record, the latest first."""
-        records = []
-        for info in files.list_files(self.location):
-            if info.extension == "json":
-                records.append(self._read(files.join(self.location, info.base_name)))
+        names = [info.base_name for info in files.list_files(self.location) if info.extension == "json"]
+        records = [self._read(files.join(self.location, name)) for name in names]
         return sorted(records, key=lambda report: report.started_at, reverse=True)
 
     def find(self, run_id: str) -> RunReport:

@@ -39,7 +39,7 @@ class RunReport:
     pipeline: str
     parameters: dict[str, str]
     model: dict[str, str]
-    rows: RowCounts = RowCounts()
+    rows: RowCounts = field(default_factory=RowCounts)
     units: dict[str, int] = field(default_factory=lambda: {"total": 0, "reused": 0})
     seconds: float = 0.0
     rows_per_second: int = 0

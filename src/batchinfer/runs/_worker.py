@@ -51,6 +51,7 @@ class Worker:
 
     def __init__(
         self,
+        *,
         run_id: str,
         path: ScoringPath,
         columns: tuple[str, ...] | None,

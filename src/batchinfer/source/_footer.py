@@ -54,12 +54,12 @@ def read_footers(
     Raises:
         InputError: files are not whole, or may not be read; names them all.
     """
-    schemas: dict[str, pa.Schema] = {}
+    layouts: _Layouts = {}
 
     def read(named: tuple[str, fs.FileInfo]) -> SourceFile | InputError:
         path, info = named
         try:
-            return _read_footer(filesystem, path, info, schemas)
+            return _read_footer(filesystem, path, info, layouts)
         except DECODING_ERRORS as e:
             return InputError(f"{path}: {_why(info, e)}", path=path)
 
@@ -89,32 +89,34 @@ def first_of(lines: Sequence[str]) -> str:
     return "\n".join(lines[:SHOWN]) + more
 
 
-def _read_footer(
-    filesystem: fs.FileSystem, path: str, info: fs.FileInfo, schemas: dict[str, pa.Schema]
-) -> SourceFile:
+_Layouts = dict[str, tuple[pa.Schema, list[int]]]
+"""For each sort of file, by its schema in words: names and types, and the column of each Parquet leaf."""
+
+
+def _read_footer(filesystem: fs.FileSystem, path: str, info: fs.FileInfo, layouts: _Layouts) -> SourceFile:
     with filesystem.open_input_file(info.path) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
         metadata = file.metadata
-        arrow = file.schema_arrow
-        columns = column_of_leaves(file)
+        arrow = pa.schema([pa.field(field.name, field.type) for field in file.schema_arrow])
+        words = arrow.to_string()
+        schema, columns = layouts.get(words, (arrow, []))
+        if len(columns) != metadata.num_columns:
+            columns = column_of_leaves(file.schema, arrow)
+            schema, columns = layouts.setdefault(words, (arrow, columns))
     groups = tuple(
         _row_group(metadata.row_group(i), columns, len(arrow)) for i in range(metadata.num_row_groups)
     )
     rows = sum(group.rows for group in groups)
     if rows != metadata.num_rows or any(group.rows < 0 for group in groups):
         raise pa.ArrowInvalid(f"its footer says {metadata.num_rows} rows, its row groups {rows}")
-    schema = pa.schema([pa.field(field.name, field.type) for field in arrow])
     return SourceFile(
-        InputFile(path, info.size, info.mtime_ns or 0, rows),
-        schemas.setdefault(schema.to_string(), schema),
-        groups,
-        hive_keys(info.path),
+        InputFile(path, info.size, info.mtime_ns or 0, rows), schema, groups, hive_keys(info.path)
     )
 
 
-def column_of_leaves(file: pq.ParquetFile) -> list[int]:
+def column_of_leaves(parquet: pq.ParquetSchema, arrow: pa.Schema) -> list[int]:
     """For each Parquet leaf of a file the index of the Arrow column that it belongs to."""
-    positions = {name: i for i, name in enumerate(file.schema_arrow.names)}
-    leaves = [file.schema.column(i).path for i in range(len(file.schema.names))]
+    positions = {name: i for i, name in enumerate(arrow.names)}
+    leaves = [parquet.column(i).path for i in range(len(parquet))]
     return [positions.get(leaf, positions.get(leaf.split(".")[0], 0)) for leaf in leaves]
 
 

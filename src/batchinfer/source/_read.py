@@ -171,15 +171,18 @@ def _bytes_a_row(file: pq.ParquetFile, group: int, columns: Sequence[str], *, pr
     schema = file.schema_arrow
     if not metadata.num_rows:
         return 0.0
-    total, repeating = 0.0, set()
-    for leaf, column in enumerate(column_of_leaves(file)):
-        field = schema.field(column)
-        if field.name in columns and _fixed_bytes(field.type) is None:
+    sizes = {field.name: _fixed_bytes(field.type) for field in schema if field.name in columns}
+    total = sum(size for size in sizes.values() if size is not None)
+    if None not in sizes.values():
+        return total
+    repeating = set()
+    for leaf, column in enumerate(column_of_leaves(file.schema, schema)):
+        name = schema.field(column).name
+        if name in sizes and sizes[name] is None:
             chunk = metadata.column(leaf)
             total += chunk.total_uncompressed_size / metadata.num_rows
             if chunk.has_dictionary_page:
-                repeating.add(field.name)
-    total += sum(_fixed_bytes(field.type) or 0.0 for field in schema if field.name in columns)
+                repeating.add(name)
     if probe and repeating:
         first = next(_batches(file, group, sorted(repeating), _PROBE_ROWS))
         total += first.nbytes / first.num_rows

@@ -12,11 +12,11 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
+from pyarrow import fs
 
 from batchinfer.core import (
     CommitInfo,
@@ -30,20 +30,9 @@ from batchinfer.core import (
 )
 from batchinfer.errors import BatchinferError, CommitUnknown, StoreError, Transient
 from batchinfer.store import _rules, _runs
-from batchinfer.store._delta_log import referenced_paths
+from batchinfer.store._delta_log import METADATA, Entry, entries, entry_of, history_row, referenced_paths
 
-_METADATA = "batchinfer"
 _CONFLICTS = 30
-_HISTORY_STEPS = (20, 400, None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A commit of ours, as the log tells it. `partitions`: partition path → its token and rows."""
-
-    version: int
-    info: CommitInfo
-    partitions: dict[str, dict[str, int]]
 
 
 class DeltaStore:
@@ -135,7 +124,7 @@ class DeltaStore:
         with self._translated("read the history of"):
             table = self._open()
             told = table.history(limit) if table is not None else []
-        return [_history_row(raw) for raw in told]
+        return [history_row(raw) for raw in told]
 
     def sweep(self, older_than_seconds: float, *, dry_run: bool) -> list[str]:
         """See `StoreHistory.sweep`. Files that a past version holds are left to Delta's own VACUUM."""
@@ -166,7 +155,9 @@ class DeltaStore:
             table = self._open()
             if table is None:
                 raise StoreError(f"{self.path}: no Delta table here", table=self.path)
-            return table.to_pyarrow_dataset()
+            # Arrow's own filesystem: delta-rs' is called back in Python, also by threads that outlive it at exit.
+            filesystem, root = files.locate(self.path)
+            return table.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, filesystem))
 
     def _open(self) -> Any:
         from deltalake import DeltaTable
@@ -207,7 +198,7 @@ class DeltaStore:
         """The version that this very commit became; None where the fence still holds, so nothing happened."""
         table = self._open()
         advanced = {_label(p): int(token) + 1 for p, token in fence.tokens.items()}
-        for entry in _entries(table):
+        for entry in entries(table):
             if entry.info.run_id == run_id and advanced == {
                 label: state["token"] for label, state in entry.partitions.items()
             }:
@@ -221,15 +212,15 @@ class DeltaStore:
             return None
         if (done := self._committed(table, run_id, list(fence.tokens))) is not None:
             return done[0]
-        holder = next((e for e in _entries(table) if _label(moved[0]) in e.partitions), None)
+        holder = next((e for e in entries(table) if _label(moved[0]) in e.partitions), None)
         raise _rules.refusal(self.path, moved[0], run_id, holder.info.run_id if holder else None)
 
     def _committed(
         self, table: Any, run_id: str, partitions: Sequence[Partition]
     ) -> tuple[int, CommitInfo] | None:
-        found: _Entry | None = None
+        found: Entry | None = None
         pending = {_label(p): p for p in partitions}
-        for entry in _entries(table):
+        for entry in entries(table):
             if not pending:
                 break
             for label in [label for label in pending if label in entry.partitions]:
@@ -294,9 +285,9 @@ def _actions(table: Any, fence: Fence, parts: Sequence[tuple[Partition, StagedPa
 
 
 def _statistics(part: StagedPart) -> str:
-    return json.dumps(
-        {"numRecords": part.rows, "minValues": part.minimum, "maxValues": part.maximum, "nullCount": {}}
-    )
+    # No ranges: delta-rs reads a column without one, in a file where others have one, as "id >= null", and then
+    # hides all rows from a filter on that column. Row groups keep their ranges in the files themselves.
+    return json.dumps({"numRecords": part.rows})
 
 
 def _properties(fence: Fence, parts: Sequence[tuple[Partition, StagedPart]], info: CommitInfo) -> Any:
@@ -309,34 +300,12 @@ def _properties(fence: Fence, parts: Sequence[tuple[Partition, StagedPart]], inf
     }
     told = {"pipeline": info.pipeline, "report": info.report, "partitions": partitions}
     return CommitProperties(
-        custom_metadata={"run_id": info.run_id, _METADATA: json.dumps(told)},
+        custom_metadata={"run_id": info.run_id, METADATA: json.dumps(told)},
         app_transactions=[Transaction(_app_id(p), int(token) + 1) for p, token in fence.tokens.items()],
     )
 
 
-def _entries(table: Any) -> Iterator[_Entry]:
-    """Our commits, newest first. The log is read in growing steps: the answer is nearly always near."""
-    told = 0
-    for limit in _HISTORY_STEPS:
-        history = table.history(limit)
-        for raw in history[told:]:
-            if (entry := _entry(raw)) is not None:
-                yield entry
-        if limit is None or len(history) < limit:
-            return
-        told = len(history)
-
-
-def _entry(raw: dict[str, Any]) -> _Entry | None:
-    try:
-        told = json.loads(raw[_METADATA])
-        info = CommitInfo(raw["run_id"], told["pipeline"], told["report"])
-        return _Entry(raw["version"], info, told["partitions"])
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _stands(table: Any, entry: _Entry, partition: Partition) -> bool:
+def _stands(table: Any, entry: Entry, partition: Partition) -> bool:
     """Whether the rows that `entry` committed are what readers of the partition see."""
     state = entry.partitions[_label(partition)]
     active = _active(table, partition)
@@ -348,19 +317,7 @@ def _stands(table: Any, entry: _Entry, partition: Partition) -> bool:
         return True
     later = table.version() - entry.version
     since = table.history(later) if later else []
-    return all(raw["operation"] == "OPTIMIZE" or _entry(raw) is not None for raw in since)
-
-
-def _history_row(raw: dict[str, Any]) -> dict[str, Any]:
-    entry = _entry(raw)
-    return {
-        "version": raw["version"],
-        "timestamp_ms": raw.get("timestamp"),
-        "run_id": entry.info.run_id if entry else None,
-        "pipeline": entry.info.pipeline if entry else None,
-        "operation": raw.get("operation"),
-        "report": entry.info.report if entry else {},
-    }
+    return all(raw["operation"] == "OPTIMIZE" or entry_of(raw) is not None for raw in since)
 
 
 def _delta_schema(part: pa.Schema, partition_by: Sequence[str]) -> Any:

@@ -1,15 +1,64 @@
-"""Which files a Delta log has ever named. Read from the log itself: a sweep must not guess."""
+"""What a Delta log says: which commits are ours, and which files it has ever named."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchinfer.core import files
+from batchinfer.core import CommitInfo, files
 from batchinfer.errors import StoreError
+
+METADATA = "batchinfer"
+_HISTORY_STEPS = (20, 400, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A commit of ours, as the log tells it. `partitions`: partition path → its token and rows."""
+
+    version: int
+    info: CommitInfo
+    partitions: dict[str, dict[str, int]]
+
+
+def entries(table: Any) -> Iterator[Entry]:
+    """Our commits, newest first. The log is read in growing steps: the answer is nearly always near."""
+    told = 0
+    for limit in _HISTORY_STEPS:
+        history = table.history(limit)
+        for raw in history[told:]:
+            if (entry := entry_of(raw)) is not None:
+                yield entry
+        if limit is None or len(history) < limit:
+            return
+        told = len(history)
+
+
+def entry_of(raw: dict[str, Any]) -> Entry | None:
+    try:
+        told = json.loads(raw[METADATA])
+        info = CommitInfo(raw["run_id"], told["pipeline"], told["report"])
+        return Entry(raw["version"], info, told["partitions"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def history_row(raw: dict[str, Any]) -> dict[str, Any]:
+    entry = entry_of(raw)
+    return {
+        "version": raw["version"],
+        "timestamp_ms": raw.get("timestamp"),
+        "run_id": entry.info.run_id if entry else None,
+        "pipeline": entry.info.pipeline if entry else None,
+        "operation": raw.get("operation"),
+        "report": entry.info.report if entry else {},
+    }
 
 
 def referenced_paths(table: str) -> set[str]:

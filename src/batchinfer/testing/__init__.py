@@ -2,7 +2,8 @@
 
 from batchinfer.testing._digest import table_digest
 from batchinfer.testing._faults import Fault, kill, tripping
-from batchinfer.testing._store_suite import Factory, StoreConformance, StoreUnderTest
+from batchinfer.testing._store_runs import Factory, StoreUnderTest
+from batchinfer.testing._store_suite import StoreConformance
 
 __all__ = [
     "Factory",

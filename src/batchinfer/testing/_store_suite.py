@@ -2,82 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
-import os
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
-from batchinfer.core import (
-    LINEAGE,
-    CommitInfo,
-    Fence,
-    Partition,
-    StagedPart,
-    Store,
-    StoreHistory,
-    files,
-    partition_path,
-)
 from batchinfer.errors import CommitRefused, CommitUnknown, StoreError
 from batchinfer.testing._digest import table_digest
 from batchinfer.testing._faults import Fault, kill, tripping
-
-SCHEMA = pa.schema([pa.field("id", pa.int64()), pa.field("score", pa.float32()), *LINEAGE])
-ODD_VALUES = (
-    "a b",
-    "a/b",
-    "a%2Fb",
-    "ä",
-    "日本",
-    "%",
-    "=",
-    "x=y",
-    "a+b&c",
-    "#?",
-    "it's",
-    '"',
-    "\\",
-    "a:b",
-    ".",
+from batchinfer.testing._store_runs import (
+    ODD_VALUES,
+    SCHEMA,
+    TWO_DAYS,
+    WHOLE,
+    Factory,
+    StoreUnderTest,
+    age,
+    day,
+    info,
+    ours,
+    parts_of,
+    run,
+    seen,
+    stage,
 )
+
 _PATIENCE_SECONDS = 120
-
-
-class StoreUnderTest(Store, StoreHistory, Protocol):
-    """What the suite asks of a store: both ports, and a way to read what readers see."""
-
-    def dataset(self) -> Any:
-        """What readers see now, as a `pyarrow.dataset.Dataset`."""
-
-
-class Factory(Protocol):
-    """Opens the store under test. It is sent to other processes, so it must pickle."""
-
-    def __call__(self, path: str, partition_by: Sequence[str], pipeline: str, /) -> StoreUnderTest:
-        """The store at `path`, which need not exist yet."""
-
-
-Rows = Mapping[Partition, range]
-
-
-def day(value: str) -> Partition:
-    """A partition of the suite's tables."""
-    return (("ds", value),)
-
-
-WHOLE: Partition = ()
-TWO_DAYS: Rows = {day("d1"): range(300), day("d2"): range(300, 500)}
 
 
 class StoreConformance:
@@ -229,11 +185,11 @@ class StoreConformance:
         self._one_won(tmp_path, outcomes)
 
     def test_of_racing_processes_one_wins_and_the_others_are_refused(self, tmp_path: Path) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        gate, answers = spawn.Barrier(3), spawn.Queue()
+        processes = _processes(self.steps)
+        gate, answers = processes.Barrier(3), processes.Queue()
         factory, path = type(self).factory, str(tmp_path / "table")
         racers = [
-            spawn.Process(target=_race_in_process, args=(factory, path, f"racer{i}", gate, answers))
+            processes.Process(target=_race_in_process, args=(factory, path, f"racer{i}", gate, answers))
             for i in range(3)
         ]
         for racer in racers:
@@ -280,29 +236,30 @@ class StoreConformance:
         run(undisturbed, "run1", TWO_DAYS)
         expected = table_digest(undisturbed)
         faults = [Fault(s, when, call) for s in self.steps for when in ("before", "after") for call in (1, 2)]
+        # A table that is there already is replaced step by step; one that is not, has a first step of its own.
+        cases = [(fault, True) for fault in faults] + [(fault, False) for fault in faults if fault.call == 1]
         struck = set()
-        for number, fault in enumerate(faults):
-            for there_before in (False, True):
-                folder = tmp_path / f"{number}-{there_before}"
-                store = self.open(folder)
-                if there_before:
-                    run(store, "before", {day("d1"): range(9), day("d2"): range(9)})
-                if self._killed(folder, fault):
-                    struck.add(fault.step)
-                    self._each_partition_is_whole(store)
-                if store.committed("run1", list(TWO_DAYS)) is None:
-                    run(store, "run1", TWO_DAYS, attempt="again")
-                assert table_digest(store) == expected, f"{fault}, there before: {there_before}"
-                assert ours(store)[0] == "run1"
+        for number, (fault, there_before) in enumerate(cases):
+            folder = tmp_path / str(number)
+            store = self.open(folder)
+            if there_before:
+                run(store, "before", {day("d1"): range(9), day("d2"): range(9)})
+            if self._killed(folder, fault):
+                struck.add(fault.step)
+                self._each_partition_is_whole(store)
+            if store.committed("run1", list(TWO_DAYS)) is None:
+                run(store, "run1", TWO_DAYS, attempt="again")
+            assert table_digest(store) == expected, f"{fault}, there before: {there_before}"
+            assert ours(store)[0] == "run1"
         assert struck == set(self.steps), "a step was never called"
 
     def _killed(self, folder: Path, fault: Fault) -> bool:
         args = (type(self).factory, str(folder / "table"), fault)
-        child = multiprocessing.get_context("spawn").Process(target=_commit_until_killed, args=args)
+        child = _processes(self.steps).Process(target=_commit_until_killed, args=args)
         child.start()
         child.join(_PATIENCE_SECONDS)
         assert child.exitcode in {0, -signal.SIGKILL}, fault
-        return child.exitcode != 0
+        return bool(child.exitcode)
 
     def _each_partition_is_whole(self, store: StoreUnderTest) -> None:
         try:
@@ -469,75 +426,11 @@ class StoreConformance:
         assert self.open(tmp_path).sweep(0, dry_run=False) == []
 
 
-def info(run_id: str) -> CommitInfo:
-    """What the suite's commits say of themselves."""
-    return CommitInfo(run_id, "suite", {"rows": {"read": 1, "scored": 1}, "why": "ä 'quoted' \"text\""})
-
-
-def stage(
-    store: StoreUnderTest, run_id: str, rows: Rows, *, parts: int = 1, attempt: str = "a"
-) -> list[tuple[Partition, StagedPart]]:
-    """Write parts as a worker does: under a name with the run's id in it, in the partition's folder."""
-    staged = []
-    for partition, ids in rows.items():
-        for unit in range(parts if ids else 0):
-            chosen = ids[unit::parts]
-            sink = pa.BufferOutputStream()
-            pq.write_table(pa.Table.from_batches([_batch(run_id, chosen)]), sink, store_schema=False)
-            data = sink.getvalue().to_pybytes()
-            path = f"part-{unit:05d}-{run_id}-{attempt}{parts}.parquet"
-            path = f"{partition_path(partition)}/{path}".lstrip("/")
-            files.write_bytes(files.join(store.staging(run_id).parts, path), data)
-            digest = hashlib.sha256(data).hexdigest()
-            low, high = {"id": chosen[0]}, {"id": chosen[-1]}
-            staged.append((partition, StagedPart(path, len(chosen), len(data), digest, low, high)))
-    return staged
-
-
-def _batch(run_id: str, ids: range) -> pa.RecordBatch:
-    def label(text: str) -> pa.DictionaryArray:
-        return pa.DictionaryArray.from_arrays(pa.array([0] * len(ids), pa.int32()), pa.array([text]))
-
-    numbers = np.array(ids, np.int64)
-    scores = pa.array(np.sin(numbers).astype(np.float32))
-    columns = [numbers, scores, label("m@1"), label(run_id), label("in.parquet"), numbers]
-    return pa.RecordBatch.from_arrays([pa.array(c) for c in columns], schema=SCHEMA)
-
-
-def run(store: StoreUnderTest, run_id: str, rows: Rows, *, parts: int = 1, attempt: str = "a") -> int:
-    """A whole run: begin, stage, commit."""
-    fence: Fence = store.begin(run_id, SCHEMA, list(rows))
-    return store.commit(fence, stage(store, run_id, rows, parts=parts, attempt=attempt), info(run_id))
-
-
-def seen(store: StoreUnderTest) -> dict[tuple[str, str], int]:
-    """How many rows of which run a reader sees in which partition; each row is there once."""
-    table = store.dataset().to_table()
-    if "id" not in table.column_names:
-        return {}
-    value = table["ds"] if "ds" in table.column_names else pa.array([""] * table.num_rows)
-    counted = pa.table({"ds": value, "run": pc.cast(table["_run_id"], pa.string()), "id": table["id"]})
-    groups = counted.group_by(["ds", "run"]).aggregate([("id", "count_distinct"), ("id", "count")])
-    assert groups["id_count"].to_pylist() == groups["id_count_distinct"].to_pylist(), "rows are doubled"
-    return {(row["ds"], row["run"]): row["id_count"] for row in groups.to_pylist()}
-
-
-def ours(store: StoreUnderTest, limit: int = 50) -> list[str]:
-    """The runs in the history, newest first, without what others (or the table's creation) wrote."""
-    return [commit["run_id"] for commit in store.history(limit) if commit["run_id"] is not None]
-
-
-def age(folder: Path, run_id: str, seconds: float) -> None:
-    """Make all files of a run that old."""
-    then = time.time() - seconds
-    for path in folder.rglob("*"):
-        if path.is_file() and run_id in str(path.relative_to(folder)):
-            os.utime(path, (then, then))
-
-
-def parts_of(folder: Path, run_id: str) -> list[str]:
-    """The parts of a run, wherever they lie."""
-    return sorted(str(path) for path in folder.rglob(f"part-*-{run_id}-*.parquet"))
+def _processes(steps: Sequence[str]) -> Any:
+    # Fresh processes without this one's threads, which need not import everything anew.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["batchinfer.testing", *(step.partition(":")[0] for step in steps)])
+    return context
 
 
 def _race(factory: Factory, path: str, run_id: str, gate: Any) -> str:

@@ -102,7 +102,7 @@ def test_text_and_numbers_do_not_meet_and_both_files_are_named(folder: Path, fir
 def test_text_and_bytes_do_not_meet(folder: Path) -> None:
     write(folder, "a.parquet", id=["1"])
     write(folder, "b.parquet", id=[b"1"])
-    with pytest.raises(InputError, match="is binary, but in .* it is string"):
+    with pytest.raises(InputError, match=r"is binary, but in .* it is string"):
         kept_fields(found(folder), ["id"], [])
 
 

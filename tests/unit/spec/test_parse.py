@@ -123,9 +123,9 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
 
 def test_an_override_is_checked_like_any_key(tmp_path: Path) -> None:
     path = write(tmp_path, MINIMAL)
-    with pytest.raises(SpecError, match="unknown key 'output.pth'; did you mean 'path'"):
+    with pytest.raises(SpecError, match=r"unknown key 'output\.pth'; did you mean 'path'"):
         load_spec(path, **{"output.pth": "x"})
-    with pytest.raises(SpecError, match="cannot set 'name.first': 'name' holds a value, not keys"):
+    with pytest.raises(SpecError, match=r"cannot set 'name\.first': 'name' holds a value, not keys"):
         load_spec(path, **{"name.first": "x"})
 
 

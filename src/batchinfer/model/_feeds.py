@@ -1,0 +1,120 @@
+"""Feeds: the values of a model's inputs for a batch of clean rows, made into tensors block by block.
+
+Nothing here loops over rows. The one copy of a number is the block that the model takes, made while it fits
+the processor's cache.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from batchinfer.model._manifest import Scalar
+
+Array = npt.NDArray[Any]
+
+
+class Feed(Protocol):
+    """The values of one ONNX input for a batch of clean rows."""
+
+    def block(self, start: int, stop: int, padded: int) -> Array:
+        """The tensor of rows [start, stop), filled up to `padded` rows with copies of the last."""
+
+
+def _padded(block: Array, padded: int) -> Array:
+    short = padded - len(block)
+    if not short:
+        return block
+    return np.concatenate([block, np.repeat(block[-1:], short, axis=0)])
+
+
+@dataclass(frozen=True, slots=True)
+class PackFeed:
+    """Columns packed into [N, F].
+
+    Each thread keeps its last tensors and writes over them: a session has read its inputs when it returns.
+    Columns are laid side by side first and then transposed in one sweep, which is faster than writing them
+    with a stride one by one.
+    """
+
+    name: str
+    views: tuple[Array, ...]
+    dtype: np.dtype[Any]
+
+    def block(self, start: int, stop: int, padded: int) -> Array:
+        """One row of the tensor is one row of the batch. Valid until the thread's next call."""
+        rows, width = stop - start, len(self.views)
+        side_by_side = _scratch(f"{self.name}, columns", (width, padded), self.dtype)
+        for i, view in enumerate(self.views):
+            side_by_side[i, :rows] = view[start:stop]
+        side_by_side[:, rows:] = side_by_side[:, rows - 1 : rows]
+        tensor = _scratch(self.name, (padded, width), self.dtype)
+        tensor[...] = side_by_side.T
+        return tensor
+
+
+_workspace = threading.local()
+
+
+def _scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    kept: dict[Any, Array] = _workspace.__dict__
+    array = kept.get(name)
+    if array is None or array.shape != shape or array.dtype != dtype:
+        array = kept[name] = np.empty(shape, dtype)
+    return array
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnFeed:
+    """One value a row ([N] or [N, 1]), or one fixed-size list a row ([N, *shape])."""
+
+    view: Array
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def block(self, start: int, stop: int, padded: int) -> Array:
+        """A view where dtype and size fit already."""
+        width = int(np.prod(self.shape, dtype=np.int64))
+        flat = self.view[start * width : stop * width].reshape(stop - start, *self.shape)
+        return _padded(np.ascontiguousarray(flat, self.dtype), padded)
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedFeed:
+    """Lists of varying size, padded to [N, T]; T is the longest of the block, or always `full_width`."""
+
+    values: Array
+    offsets: Array
+    dtype: np.dtype[Any]
+    pad: float
+    full_width: int | None
+    mask_dtype: np.dtype[Any] | None = None
+
+    def block(self, start: int, stop: int, padded: int) -> Array:
+        """The padded lists, or with `mask_dtype` the mask over them."""
+        offsets = self.offsets[start : stop + 1]
+        lengths = np.diff(offsets)
+        width = self.full_width or max(int(lengths.max(initial=0)), 1)
+        real = np.arange(width) < lengths[:, None]
+        if self.mask_dtype is not None:
+            return _padded(real.astype(self.mask_dtype), padded)
+        tensor = np.full(real.shape, self.pad, self.dtype)
+        tensor[real] = self.values[offsets[0] : offsets[-1]]
+        return _padded(tensor, padded)
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantFeed:
+    """The same value for every call."""
+
+    value: Scalar
+    dtype: np.dtype[Any]
+    shape: tuple[int | None, ...]
+
+    def block(self, start: int, stop: int, padded: int) -> Array:
+        """`shape` filled with the value; None stands for the batch size."""
+        return np.full([padded if d is None else d for d in self.shape], self.value, self.dtype)

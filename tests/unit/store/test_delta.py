@@ -1,0 +1,250 @@
+"""What is Delta Lake's own: outcomes, other writers, time travel, VACUUM and OPTIMIZE."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from batchinfer.core import LINEAGE
+from batchinfer.errors import CommitRefused, CommitUnknown, StoreError, Transient
+from batchinfer.store import _delta, open_store
+from batchinfer.testing import Fault, table_digest, tripping
+from batchinfer.testing._store_runs import SCHEMA, TWO_DAYS, age, day, info, run, seen, stage
+
+CREATE = "deltalake.table:DeltaTable.create_write_transaction"
+
+
+def delta(folder: Path) -> Any:
+    return open_store("delta", str(folder / "table"), ["ds"], "suite")
+
+
+def broken() -> None:
+    raise OSError("the connection broke")
+
+
+def overtake(folder: Path, value: str) -> None:
+    run(delta(folder), "run2", {day(value): range(3)})
+
+
+def test_when_the_log_cannot_be_read_after_a_failure_the_outcome_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = delta(tmp_path)
+    run(store, "before", {day("d1"): range(9)})
+    fence = store.begin("run1", SCHEMA, [day("d1")])
+    parts = stage(store, "run1", {day("d1"): range(20)})
+
+    def unreachable(*_: object) -> None:
+        raise OSError("unreachable")
+
+    def fail_and_vanish() -> None:
+        monkeypatch.setattr(_delta.DeltaStore, "_open", unreachable)
+        broken()
+
+    with tripping(Fault(CREATE, "after"), fail_and_vanish), pytest.raises(CommitUnknown) as unknown:
+        store.commit(fence, parts, info("run1"))
+    assert unknown.value.exit_code == 75
+    monkeypatch.undo()
+    assert store.committed("run1", [day("d1")]) is not None
+    assert store.commit(fence, parts, info("run1")) == store.history(1)[0]["version"]
+
+
+def test_a_commit_that_took_place_is_known_although_another_replaced_it_at_once(tmp_path: Path) -> None:
+    store = delta(tmp_path)
+    fence = store.begin("run1", SCHEMA, [day("d1")])
+    parts = stage(store, "run1", {day("d1"): range(20)})
+
+    def overtaken() -> None:
+        overtake(tmp_path, "d1")
+        broken()
+
+    with tripping(Fault(CREATE, "after"), overtaken):
+        assert store.commit(fence, parts, info("run1")) == 1
+    assert seen(store) == {("d1", "run2"): 3}
+
+
+def test_a_failure_of_the_log_itself_is_a_store_error_and_changes_nothing(tmp_path: Path) -> None:
+    store = delta(tmp_path)
+    fence = store.begin("run1", SCHEMA, [day("d1")])
+    parts = stage(store, "run1", {day("d1"): range(20)})
+    with tripping(Fault(CREATE), broken), pytest.raises(StoreError, match="the connection broke"):
+        store.commit(fence, parts, info("run1"))
+    assert store.committed("run1", [day("d1")]) is None
+
+
+def test_conflicts_without_end_are_transient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from deltalake.exceptions import CommitFailedError
+
+    def conflict(*_: object) -> None:
+        raise CommitFailedError("someone else")
+
+    store = delta(tmp_path)
+    run(store, "before", {day("d1"): range(2)})
+    fence = store.begin("run1", SCHEMA, [day("d1")])
+    parts = stage(store, "run1", {day("d1"): range(20)})
+    monkeypatch.setattr(_delta.DeltaStore, "_transact", conflict)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with pytest.raises(Transient, match="others went first"):
+        store.commit(fence, parts, info("run1"))
+    assert seen(store) == {("d1", "before"): 2}
+
+
+def test_a_conflict_with_another_partitions_commit_is_tried_again(tmp_path: Path) -> None:
+    store = delta(tmp_path)
+    run(store, "before", TWO_DAYS)
+    fence = store.begin("run1", SCHEMA, [day("d1")])
+    parts = stage(store, "run1", {day("d1"): range(20)})
+    with tripping(Fault(CREATE), lambda: overtake(tmp_path, "d2")):
+        store.commit(fence, parts, info("run1"))
+    assert seen(store) == {("d1", "run1"): 20, ("d2", "run2"): 3}
+
+
+def test_a_conflict_with_the_same_partitions_commit_is_refused(tmp_path: Path) -> None:
+    store = delta(tmp_path)
+    fence = store.begin("run1", SCHEMA, [day("d1")])
+    parts = stage(store, "run1", {day("d1"): range(20)})
+    with (
+        tripping(Fault(CREATE), lambda: overtake(tmp_path, "d1")),
+        pytest.raises(CommitRefused, match="run2"),
+    ):
+        store.commit(fence, parts, info("run1"))
+    assert seen(store) == {("d1", "run2"): 3}
+
+
+def test_rows_that_optimize_moved_still_count_as_committed(tmp_path: Path) -> None:
+    store = delta(tmp_path)
+    version = run(store, "run1", TWO_DAYS, parts=4)
+    digest = table_digest(store)
+    DeltaTable(store.path).optimize.compact()
+    assert DeltaTable(store.path).version() > version
+    assert store.committed("run1", list(TWO_DAYS)) == (version, info("run1"))
+    run(store, "run2", TWO_DAYS)
+    run(store, "run1", TWO_DAYS, attempt="b")
+    assert table_digest(store) == digest
+
+
+@pytest.mark.parametrize("meddling", ["update", "delete", "append"])
+def test_rows_that_another_writer_changed_do_not_count_as_committed(tmp_path: Path, meddling: str) -> None:
+    store = delta(tmp_path)
+    run(store, "run1", TWO_DAYS)
+    table = DeltaTable(store.path)
+    if meddling == "update":
+        table.update(updates={"score": "0"}, predicate="id = 3")
+    elif meddling == "delete":
+        table.delete("id = 3")
+    else:
+        write_deltalake(store.path, store.dataset().to_table().slice(0, 1), mode="append")
+    assert store.committed("run1", [day("d1")]) is None
+    assert store.history(1)[0]["run_id"] is None
+    run(store, "run1", TWO_DAYS, attempt="b")
+    assert seen(store) == {("d1", "run1"): 300, ("d2", "run1"): 200}
+
+
+def test_the_sweep_leaves_past_versions_readable_also_behind_a_checkpoint(tmp_path: Path) -> None:
+    store = delta(tmp_path)
+    versions = {f"run{i}": run(store, f"run{i}", TWO_DAYS) for i in range(3)}
+    DeltaTable(store.path).create_checkpoint()
+    log = Path(store.path, "_delta_log")
+    for commit in sorted(log.glob("*.json"))[:-1]:
+        commit.unlink()  # as log retention does: then the checkpoint alone knows
+    for run_id in versions:
+        age(tmp_path, run_id, 7200)
+    before = set(Path(store.path).rglob("part-*.parquet"))
+    store.sweep(3600, dry_run=False)
+    assert set(Path(store.path).rglob("part-*.parquet")) == before
+    past = DeltaTable(store.path, version=versions["run2"]).to_pyarrow_table()
+    assert past.num_rows == 500
+
+
+def test_the_sweep_leaves_files_of_other_writers(tmp_path: Path) -> None:
+    store = delta(tmp_path)
+    run(store, "run1", TWO_DAYS)
+    foreign = Path(store.path, "ds=d1", "part-00000-5c1e-c000.snappy.parquet")
+    foreign.write_bytes(b"in flight")
+    store.sweep(-60, dry_run=False)
+    assert foreign.exists()
+
+
+def test_a_log_that_cannot_be_read_stops_the_sweep(tmp_path: Path) -> None:
+    store = delta(tmp_path)
+    run(store, "run1", TWO_DAYS)
+    Path(store.path, "_delta_log", "00000000000000000009.json").write_text("{torn")
+    with pytest.raises(StoreError, match="00000000000000000009"):
+        store.sweep(-60, dry_run=False)
+    assert len(list(Path(store.path).rglob("part-*.parquet"))) == 2
+
+
+def test_vacuum_deletes_nothing_that_a_rerun_put_back(tmp_path: Path) -> None:
+    store = delta(tmp_path)
+    fence = store.begin("run1", SCHEMA, [day("a/b")])
+    parts = stage(store, "run1", {day("a/b"): range(5)})
+    store.commit(fence, parts, info("run1"))
+    run(store, "run2", {day("a/b"): range(3)})
+    store.commit(store.begin("run1", SCHEMA, [day("a/b")]), parts, info("run1"))
+    options = {"retention_hours": 0, "enforce_retention_duration": False, "dry_run": False}
+    DeltaTable(store.path).vacuum(full=True, **options)
+    assert seen(store) == {("a/b", "run1"): 5}
+
+
+def test_a_filter_on_any_column_finds_its_rows(tmp_path: Path) -> None:
+    store = delta(tmp_path)
+    run(store, "run1", TWO_DAYS)
+    column = pc.field
+    filters = (column("id") == 3, column("score") <= 2, column("_run_id") == "run1", column("ds") == "d1")
+    found = [store.dataset().count_rows(filter=condition) for condition in filters]
+    assert found == [1, 500, 500, 300]
+
+
+def test_a_commit_names_its_run_in_the_tables_own_log(tmp_path: Path) -> None:
+    store = delta(tmp_path)
+    run(store, "run1", TWO_DAYS)
+    commit = DeltaTable(store.path).history(1)[0]
+    assert commit["run_id"] == "run1"
+    assert json.loads(commit["batchinfer"])["pipeline"] == "suite"
+
+
+def test_an_instant_of_any_time_zone_is_kept(tmp_path: Path) -> None:
+    store = delta(tmp_path)
+    schema = pa.schema(
+        [pa.field("id", pa.int64()), pa.field("at", pa.timestamp("us", "Europe/Berlin")), *LINEAGE]
+    )
+    fence = store.begin("run1", schema, [day("d1")])
+    store.commit(fence, [], info("run1"))
+    store.begin("run2", schema, [day("d1")])
+    assert store.dataset().schema.field("at").type == pa.timestamp("us", "UTC")
+
+
+def test_a_type_that_delta_does_not_know_is_a_store_error_on_one_line(tmp_path: Path) -> None:
+    schema = pa.schema([pa.field("id", pa.duration("s")), *LINEAGE])
+    with pytest.raises(StoreError) as refused:
+        delta(tmp_path).begin("run1", schema, [day("d1")])
+    assert "Duration" in refused.value.message
+    assert "\n" not in refused.value.message
+    assert "unknown" not in refused.value.message
+
+
+def test_a_commit_without_a_beginning_says_so(tmp_path: Path) -> None:
+    store = delta(tmp_path)
+    fence = store.begin("run1", SCHEMA, [day("d1")])
+    with pytest.raises(StoreError, match="did not begin"):
+        store.commit(fence, [], info("never"))
+
+
+def test_a_relative_path_is_the_same_table_from_anywhere(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("delta", "table", ["ds"], "suite")
+    monkeypatch.chdir("/")
+    run(store, "run1", TWO_DAYS)
+    assert seen(delta(tmp_path)) == {("d1", "run1"): 300, ("d2", "run1"): 200}
+
+
+def test_a_long_history_is_searched_to_its_end(tmp_path: Path) -> None:
+    store = delta(tmp_path)
+    version = run(store, "first", {day("d1"): range(2)})
+    for i in range(25):
+        run(store, f"run{i}", {day("d2"): range(2)})
+    assert store.committed("first", [day("d1")]) == (version, info("first"))
