@@ -6,7 +6,7 @@ import errno
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -97,7 +97,8 @@ def delete(path: str) -> None:
     """Remove a file or a whole folder; nothing happens where there is none."""
     filesystem, inner = locate(path)
     kind = filesystem.get_file_info(inner).type
-    with storing(path):
+    # Someone else may delete the same between the look and the deed; that it is gone is all that was asked.
+    with storing(path), suppress(FileNotFoundError):
         if kind is fs.FileType.Directory:
             filesystem.delete_dir(inner)
         elif kind is not fs.FileType.NotFound:

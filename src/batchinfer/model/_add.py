@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchinfer.core import arrays
 from batchinfer.errors import InputError, ModelError, UsageError
 from batchinfer.model._bundle import GRAPH, MANIFEST, REFERENCE, Bundle, file_digest, write_manifest
 from batchinfer.model._certify import Candidate, certify, find_nan_columns, repeated
@@ -23,6 +22,7 @@ from batchinfer.model._infer import check_outputs, infer_inputs, infer_outputs
 from batchinfer.model._manifest import Certificate, InputMapping, Manifest, ModelConfig, Padding
 from batchinfer.model._registry import Registry, check_alias
 from batchinfer.model._session import Session
+from batchinfer.model._tensors import take_rows
 from batchinfer.spec import read_yaml, validate
 
 _SAMPLE_ROWS = 8192
@@ -198,7 +198,7 @@ def _clean_rows(candidate: Candidate, sample: pa.RecordBatch, takes_nan: tuple[s
             next_step="give a sample of rows as the model will see them, or state fill_null in the config",
         )
     good = np.delete(np.arange(sample.num_rows), refused.rows)
-    return sample.take(arrays.from_numpy(good))
+    return take_rows(sample, good)
 
 
 def _sizes(

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from batchinfer.core import BlockMap, Refusals, arrays
+from batchinfer.core import BlockMap, Refusals
 from batchinfer.errors import InputError, ModelError
 from batchinfer.model._bundle import GRAPH, Bundle, local_files, read_bundle
 from batchinfer.model._columns import output_columns
 from batchinfer.model._feeds import Feed
 from batchinfer.model._manifest import Certificate, InputMapping, OutputMapping
 from batchinfer.model._session import Session, SessionRunError
-from batchinfer.model._tensors import TensorPlan, check_type
+from batchinfer.model._tensors import TensorPlan, check_type, take_rows
 
 Array = npt.NDArray[Any]
 _FEW_FAILURES = 64
@@ -64,7 +64,7 @@ class BlockScorer:
         self._plan.refuse(features, refused.add)
         clean = refused.clean()
         if clean is not None:
-            features = features.select(self._read).take(arrays.from_numpy(clean))
+            features = take_rows(features.select(self._read), clean)
         rows = features.num_rows
         targets = [column.allocate(rows) for column in self.columns]
         feeds = self._plan.bind(features) if rows else {}

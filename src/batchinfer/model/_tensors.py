@@ -234,6 +234,17 @@ class TensorPlan:
         return ColumnRule(column, spec.dtype, column in self.takes_nan, mapping.fill_null)
 
 
+def take_rows(batch: pa.RecordBatch, rows: Array) -> pa.RecordBatch:
+    """Some rows of a batch."""
+    indices = arrays.from_numpy(rows)
+    columns = [
+        # Arrow cannot take from views.
+        (column.cast(pa.large_string()) if pa.types.is_string_view(column.type) else column).take(indices)
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     if batch.schema.get_field_index(name) < 0:
         raise InputError(

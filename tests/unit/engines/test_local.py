@@ -253,3 +253,28 @@ def test_a_containers_quota_is_read(tmp_path: Path, files: dict[str, str], quota
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert _local._container_quota(tmp_path) == quota
+
+
+def test_units_are_pulled_one_by_one_as_threads_become_free(engine: LocalEngine) -> None:
+    pulled = 0
+
+    class Many(list[WorkUnit]):
+        def __iter__(self) -> Iterator[WorkUnit]:
+            nonlocal pulled
+            for unit in super().__iter__():
+                pulled += 1
+                yield unit
+
+    reports = engine.map(report, Many(units(100_000)))
+    for _ in range(3):
+        next(reports)
+    assert pulled <= 3 + 2 * engine.threads
+
+
+def test_no_thread_outlives_the_context() -> None:
+    before = set(threading.enumerate())
+    with LocalEngine(3) as engine:
+        work = lambda unit: next(iter(engine.blocks(lambda _: report(unit), range(8))))  # noqa: E731
+        assert len(list(engine.map(work, units(5)))) == 5
+        assert set(threading.enumerate()) - before
+    assert set(threading.enumerate()) == before

@@ -164,7 +164,7 @@ def test_lists_of_one_size_become_tensors_of_any_shape(bench: Bench, kind: str, 
         "large": lambda: pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat),
     }[kind]()
     config = {"inputs": {"x": {"column": "x", "shape": [3, 4, 5]}}} if stated else None
-    shape = ["N", None, 4, 5] if stated else ["N", 3, 4, 5]
+    shape: Shape = ["N", None, 4, 5] if stated else ["N", 3, 4, 5]
     scorer = bench.scorer(identity(F32, shape), {"x": column}, config)
     result = scorer.score(batch(x=column).slice(1, 4))
     assert result.schema.field("y").type == pa.list_(pa.float32(), 60)
@@ -298,7 +298,7 @@ def test_a_slice_of_a_batch_gives_the_same_bits(bench: Bench) -> None:
         assert bits(scorer.score_rows(part)[0]) == bits(scorer.score_rows(copied)[0])
     first, first_refused = scorer.score_rows(rows.slice(0, 23))
     second, second_refused = scorer.score_rows(rows.slice(23))
-    assert [a + b for a, b in zip(bits(first), bits(second), strict=True)][0] == bits(whole)[0]
+    assert bits(first)[0] + bits(second)[0] == bits(whole)[0]
     assert refused(first_refused) | {r + 23: w for r, w in refused(second_refused).items()} == refused(
         refusals
     )
@@ -333,7 +333,7 @@ def test_a_column_of_a_wrong_type_is_named_with_what_was_expected(
 
 def test_a_missing_column_is_named(bench: Bench) -> None:
     scorer = bench.scorer(identity(F32, ["N"]), {"x": [1.0]})
-    with pytest.raises(InputError, match="no column 'x'.*there are z"):
+    with pytest.raises(InputError, match=r"no column 'x'.*there are z"):
         scorer.score(batch(z=[1.0]))
     with pytest.raises(InputError, match="no column 'x'"):
         scorer.check_columns({"z": pa.float32()})

@@ -6,7 +6,7 @@ from array import array
 from itertools import pairwise
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchinfer.core import InputFile, Partition, Slice, WorkUnit
@@ -36,6 +36,8 @@ groups = st.lists(
     st.tuples(st.one_of(st.just(0), st.integers(0, 200)), st.tuples(sizes, sizes, sizes)), max_size=12
 )
 plans = st.lists(st.tuples(groups, st.sampled_from(["a", "b", "c"])), min_size=1, max_size=8)
+# A busy machine is no failure.
+patient = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 bounds = st.tuples(st.integers(1, 400), st.integers(1, 1500))
 
 
@@ -53,6 +55,7 @@ def row_groups_of(piece: Slice) -> list[tuple[str, int]]:
     return [(piece.file.path, i) for i in range(first, first + piece.row_groups)]
 
 
+@patient
 @given(plans, bounds)
 def test_every_row_group_with_rows_is_in_exactly_one_unit_and_order_is_kept(
     plan: list[tuple[Groups, str]], bound: tuple[int, int]
@@ -71,6 +74,7 @@ def test_every_row_group_with_rows_is_in_exactly_one_unit_and_order_is_kept(
     assert [unit.index for unit in units] == list(range(len(units)))
 
 
+@patient
 @given(plans, bounds)
 def test_slices_count_the_rows_of_their_row_groups_and_know_where_they_begin(
     plan: list[tuple[Groups, str]], bound: tuple[int, int]
@@ -85,6 +89,7 @@ def test_slices_count_the_rows_of_their_row_groups_and_know_where_they_begin(
     assert sum(unit.rows for unit in units) == sum(file.input.rows for file in files)
 
 
+@patient
 @given(plans, bounds)
 def test_partitions_never_meet_in_a_unit(plan: list[tuple[Groups, str]], bound: tuple[int, int]) -> None:
     _, partitions, units = planned(plan, bound, None)
@@ -92,6 +97,7 @@ def test_partitions_never_meet_in_a_unit(plan: list[tuple[Groups, str]], bound: 
         assert {partitions[piece.file.path] for piece in unit.slices} == {unit.partition}
 
 
+@patient
 @given(plans, bounds, st.sampled_from([None, ["id"], ["id", "x"], ["ds"]]))
 def test_bounds_hold_unless_one_row_group_alone_exceeds_them(
     plan: list[tuple[Groups, str]], bound: tuple[int, int], columns: list[str] | None
@@ -105,6 +111,7 @@ def test_bounds_hold_unless_one_row_group_alone_exceeds_them(
         assert len(held) == 1 or (unit.rows <= bound[0] and size <= bound[1])
 
 
+@patient
 @given(plans, bounds)
 def test_no_two_neighbours_of_a_partition_would_fit_in_one_unit_all_along(
     plan: list[tuple[Groups, str]], bound: tuple[int, int]
@@ -124,6 +131,7 @@ def test_no_two_neighbours_of_a_partition_would_fit_in_one_unit_all_along(
     assert len(units) == fewest
 
 
+@patient
 @given(plans, bounds)
 def test_the_same_files_are_cut_the_same_way(plan: list[tuple[Groups, str]], bound: tuple[int, int]) -> None:
     assert planned(plan, bound, None)[2] == planned(plan, bound, None)[2]

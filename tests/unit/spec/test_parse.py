@@ -175,3 +175,8 @@ def test_the_digest_covers_the_transforms_source(tmp_path: Path) -> None:
     before = spec.digest()
     (tmp_path / "features.py").write_text("def build(batch): return batch.slice(0)")
     assert spec.digest() != before
+
+
+def test_the_specs_own_folder_cannot_be_overridden_either(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="unknown key 'folder'"):
+        load_spec(write(tmp_path, MINIMAL), folder="elsewhere")
