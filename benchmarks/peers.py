@@ -66,7 +66,7 @@ class Peer:
         options = json.dumps({**self.options, "batch_size": batch_rows or None})
         paths = [str(path.resolve()) for path in (dataset.flights, self.model, self.results)]
         start = [str(self.python.absolute()), "-m", f"benchmarks.{self.module}"]
-        child = spawn([*start, *paths, options], cwd=ROOT)
+        child = spawn([*start, *paths, options], cwd=ROOT, may_crash_at_exit=True)
         written = rows_written(self.results)
         shutil.rmtree(self.results, ignore_errors=True)
         if written != dataset.rows:

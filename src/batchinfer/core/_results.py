@@ -45,9 +45,13 @@ class Lineage:
         return [*labels, self.positions]
 
 
+_ZEROS = pa.py_buffer(np.zeros(1 << 17, np.int32))
+"""The indices of constant labels, shared by all batches of up to so many rows: nobody writes to them."""
+
+
 def constant_label(text: str, rows: int) -> pa.DictionaryArray:
-    """The same text `rows` times, at the price of its indices."""
-    indices = pa.py_buffer(np.zeros(rows, np.int32))
+    """The same text `rows` times, at the price of nothing for common batch sizes."""
+    indices = _ZEROS if rows * 4 <= _ZEROS.size else pa.py_buffer(np.zeros(rows, np.int32))
     return pa.DictionaryArray.from_buffers(_LABEL, rows, [None, indices], arrays.from_texts([text]))
 
 

@@ -108,5 +108,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     sealed = manifest.model_copy(update={"digest": manifest.computed_digest()})
     stated: dict[str, Any] = sealed.model_dump(mode="json", exclude_none=True)
     text = yaml.safe_dump(stated, sort_keys=False, allow_unicode=True, width=100)
+    if yaml.safe_load(text) != stated:  # YAML takes some characters for line breaks
+        text = yaml.safe_dump(stated, sort_keys=False, width=100)
     (folder / MANIFEST).write_text(text, encoding="utf-8")
     return sealed

@@ -6,8 +6,9 @@ the processor's cache.
 
 from __future__ import annotations
 
+import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,21 +33,39 @@ def _padded(block: Array, padded: int) -> Array:
     return np.concatenate([block, np.repeat(block[-1:], short, axis=0)])
 
 
+_PACKED_ROWS = 8192
+"""Rows packed at once, whatever the model's batch size: few calls into NumPy, and still in the cache."""
+
+
 @dataclass(frozen=True, slots=True)
 class PackFeed:
     """Columns packed into [N, F].
 
-    Each thread keeps its last tensors and writes over them: a session has read its inputs when it returns.
-    Columns are laid side by side first and then transposed in one sweep, which is faster than writing them
-    with a stride one by one.
+    Each thread packs ahead into tensors that it keeps and writes over: a session has read its inputs when it
+    returns. Columns are laid side by side first and then transposed in one sweep, which is faster than writing
+    them with a stride one by one.
     """
 
     name: str
     views: tuple[Array, ...]
     dtype: np.dtype[Any]
+    identity: object = field(default_factory=object)
 
     def block(self, start: int, stop: int, padded: int) -> Array:
         """One row of the tensor is one row of the batch. Valid until the thread's next call."""
+        if padded != stop - start:
+            return self._pack(start, stop, padded)
+        kept: dict[str, Any] = _workspace.__dict__
+        whose, first, last, tensor = kept.get(f"{self.name}, ahead", (None, 0, 0, None))
+        if whose is not self.identity or not first <= start <= stop <= last:
+            first, last = start, min(max(start + _PACKED_ROWS, stop), len(self.views[0]))
+            tensor = self._pack(first, last, last - first)
+            kept[f"{self.name}, ahead"] = self.identity, first, last, tensor
+        block: Array = tensor[start - first : stop - first]
+        return block
+
+    def _pack(self, start: int, stop: int, padded: int) -> Array:
+        _workspace.__dict__.pop(f"{self.name}, ahead", None)  # it is about to be written over
         rows, width = stop - start, len(self.views)
         side_by_side = _scratch(f"{self.name}, columns", (width, padded), self.dtype)
         for i, view in enumerate(self.views):
@@ -64,8 +83,32 @@ def _scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     kept: dict[Any, Array] = _workspace.__dict__
     array = kept.get(name)
     if array is None or array.shape != shape or array.dtype != dtype:
-        array = kept[name] = np.empty(shape, dtype)
+        array = kept[name] = _empty_aligned(shape, dtype)
     return array
+
+
+_ALIGNMENT_BYTES = 64
+
+
+def aligned(tensor: Array) -> Array:
+    """The tensor, where it does not lie on a boundary of 64 bytes a copy that does.
+
+    Kernels that sum along a row start with single values up to the next boundary of a register, so the bits of
+    a row depend on where in memory it lies. They shall not depend on where a batch was cut.
+    """
+    if tensor.dtype.kind == "O" or tensor.__array_interface__["data"][0] % _ALIGNMENT_BYTES == 0:
+        return tensor
+    copy = _empty_aligned(tensor.shape, tensor.dtype)
+    copy[...] = tensor
+    return copy
+
+
+def _empty_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    size_bytes = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size_bytes + _ALIGNMENT_BYTES, np.uint8)
+    skip = -raw.__array_interface__["data"][0] % _ALIGNMENT_BYTES
+    tensor: Array = raw[skip : skip + size_bytes].view(dtype).reshape(shape)
+    return tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def _fits(value: Scalar, dtype: np.dtype[Any]) -> bool:
     if dtype.kind == "b":
         return value in {0, 1}
     if dtype.kind == "f":
-        return not math.isfinite(value) or abs(value) <= np.finfo(dtype).max
+        return not math.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
     limits = np.iinfo(dtype)
     return math.isfinite(value) and value == int(value) and limits.min <= value <= limits.max
 

@@ -59,7 +59,7 @@ class Registry:
         """One model's versions and aliases; without versions where there is no such model."""
         folder = files.join(self.location, name)
         versions = [v for v in _folders(folder) if files.exists(files.join(folder, v, MANIFEST))]
-        return RegisteredModel(name, tuple(sorted(versions, key=_version_order)), self._aliases(name))
+        return RegisteredModel(name, tuple(sorted(versions, key=_version_order)), _read_aliases(folder))
 
     def resolve(self, reference: str) -> Bundle:
         """The bundle that a spec's `model` means: NAME@ALIAS, NAME@VERSION, or a bundle's own path.
@@ -116,7 +116,7 @@ class Registry:
             )
         check_alias(alias)
         with self._one_writer(name):
-            document = {**self._aliases(name), alias: version}
+            document = {**_read_aliases(files.join(self.location, name)), alias: version}
             text = yaml.safe_dump(document, sort_keys=True)
             files.write_bytes(files.join(self.location, name, _ALIASES), text.encode())
 
@@ -152,13 +152,6 @@ class Registry:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _aliases(self, name: str) -> dict[str, str]:
-        path = files.join(self.location, name, _ALIASES)
-        if not files.exists(path):
-            return {}
-        text = files.read_bytes(path).decode(errors="replace")
-        return {str(k): str(v) for k, v in read_yaml(text, name=path, error=ModelError).items()}
-
     def _no_model(self, reference: str, name: str) -> ModelError:
         known = _folders(self.location)
         near = difflib.get_close_matches(name, known, n=1)
@@ -185,9 +178,19 @@ def check_alias(alias: str) -> None:
         raise ModelError(f"'{alias}' cannot be an alias: use letters, digits, - and _, and not digits alone")
 
 
+def _read_aliases(home: str) -> dict[str, str]:
+    path = files.join(home, _ALIASES)
+    if not files.exists(path):
+        return {}
+    text = files.read_bytes(path).decode(errors="replace")
+    return {str(k): str(v) for k, v in read_yaml(text, name=path, error=ModelError).items()}
+
+
 def _next_version(home: str) -> str:
-    # Folders without a manifest count too: an upload that was cut off must not be mixed with another.
-    return str(max((int(v) for v in _folders(home) if v.isdecimal()), default=0) + 1)
+    # Folders without a manifest count too: an upload that was cut off must not be mixed with another. And an
+    # alias whose version was deleted must not come to mean a new one.
+    taken = [*_folders(home), *_read_aliases(home).values()]
+    return str(max((int(v) for v in taken if v.isdecimal()), default=0) + 1)
 
 
 def _rename_as_next(home: Path, write: Callable[[Path, str], None]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -88,7 +89,7 @@ def _read_slice(
     position = piece.first_row
     group = piece.first_row_group
     try:
-        with _opened(path, columns, dictionaries) as file:
+        with _opened(piece.file, columns, dictionaries) as file:
             _check_footer(piece, file)
             layout = _layout(file, columns, path)
             widest = 0.0  # decoded bytes a row
@@ -115,12 +116,23 @@ def _read_slice(
         )
 
 
-def _opened(path: str, columns: Sequence[str] | None, dictionaries: Sequence[str]) -> pq.ParquetFile:
-    filesystem, inner = files.locate(path)
+@lru_cache(maxsize=4)
+def _footer(file: InputFile) -> pq.FileMetaData:
+    """A file's footer, parsed once for all of its units: that of a large file takes tens of megabytes."""
+    filesystem, inner = files.locate(file.path)
+    with filesystem.open_input_file(inner) as opened:
+        return pq.read_metadata(opened)
+
+
+def _opened(
+    planned: InputFile, columns: Sequence[str] | None, dictionaries: Sequence[str]
+) -> pq.ParquetFile:
+    filesystem, inner = files.locate(planned.path)
     local = files.is_local(filesystem)
     buffer_bytes = _BUFFERS_BYTES // max(len(columns or ()), 1) if columns is not None else 65_536
     return pq.ParquetFile(
         inner,
+        metadata=_footer(planned),
         filesystem=filesystem,
         read_dictionary=list(dictionaries) or None,
         pre_buffer=not local,  # far away, few large requests beat little memory

@@ -70,7 +70,7 @@ def test_a_packed_input_is_asked_for_with_the_numeric_columns(bench: Bench, widt
     model = linear([1, 2, 3])
     if width is None:
         model.graph.input[0].type.tensor_type.shape.dim[1].Clear()
-    with pytest.raises(ModelError, match="input 'x'.*say what feeds it") as caught:
+    with pytest.raises(ModelError, match=r"input 'x'.*say what feeds it") as caught:
         bench.add(model, sample)
     config = pasted(caught.value)
     assert config == {"inputs": {"x": {"pack": ["a", "b", "c"]}}}
@@ -134,7 +134,7 @@ def test_an_image_is_asked_for_with_its_shape(bench: Bench) -> None:
         ({"x": {"pack": ["a", "b"], "fill_null": "none"}}, "cannot hold fill_null: 'none'"),
         ({"x": {"constant": 1e300}}, "cannot hold constant"),
         ({"x": {"mask_of": "ids"}}, "is no padded input"),
-        ({"x": {"colunm": "a"}}, "unknown key.*column"),
+        ({"x": {"colunm": "a"}}, "unknown key 'inputs.x.colunm'"),
     ],
     ids=str,
 )

@@ -142,7 +142,7 @@ def test_a_row_with_several_reasons_is_refused_once_with_the_first(bench: Bench)
 
 def test_a_batch_whose_rows_are_all_refused_gives_no_results_of_the_right_schema(bench: Bench) -> None:
     scorer = bench.scorer(mlp(2), {"a": [1.0], "b": [1.0]}, {"inputs": {"x": {"pack": ["a", "b"]}}})
-    result, refusals = scorer.score_rows(batch(a=[None, None], b=pa.array([1, 2])))
+    result, refusals = scorer.score_rows(batch(a=pa.array([None, None], pa.float32()), b=[1, 2]))
     assert result.schema == scorer.output_schema
     assert result.num_rows == 0
     assert refused(refusals) == {0: "null in 'a'", 1: "null in 'a'"}
@@ -196,7 +196,7 @@ def test_failing_rows_print_nothing(bench: Bench, capfd: pytest.CaptureFixture[s
 
 def test_a_model_that_fails_on_all_rows_is_an_error_of_the_model(bench: Bench) -> None:
     scorer = bench.scorer(lookup(5), {"i": np.arange(5)})
-    with pytest.raises(ModelError, match="cannot score .* of .* rows; the first: the model failed"):
+    with pytest.raises(ModelError, match=r"cannot score .* of .* rows; the first: the model failed"):
         scorer.score_rows(batch(i=np.full(300, 99)))
 
 
