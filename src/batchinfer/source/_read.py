@@ -124,9 +124,7 @@ def _footer(file: InputFile) -> pq.FileMetaData:
         return pq.read_metadata(opened)
 
 
-def _opened(
-    planned: InputFile, columns: Sequence[str] | None, dictionaries: Sequence[str]
-) -> pq.ParquetFile:
+def _opened(planned: InputFile, columns: Sequence[str] | None, dictionaries: Sequence[str]) -> pq.ParquetFile:
     filesystem, inner = files.locate(planned.path)
     local = files.is_local(filesystem)
     buffer_bytes = _BUFFERS_BYTES // max(len(columns or ()), 1) if columns is not None else 65_536
