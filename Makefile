@@ -7,7 +7,7 @@ PIPELINE := pipelines/flight_delay
 BENCH := build/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test torture check format bench bench-peers constraints clean
+.PHONY: help setup demo test coverage torture check format bench bench-peers constraints clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ demo: $(INSTALLED) ## Score the sample flights and show what came out
 	@$(BIN)/batchinfer demo
 
 test: $(INSTALLED) ## Run the tests
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+coverage: $(INSTALLED) ## Run the tests and hold their coverage against the floor
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(ARGS)
 
 torture: $(INSTALLED) ## Run the seeded fault tests whole (minutes)
