@@ -1,0 +1,5 @@
+"""Quality: a Great Expectations suite, compiled to Arrow and run on every row in the scoring pass."""
+
+from batchinfer.quality._expectation import Check, Expectation, Judgement, State
+
+__all__ = ["Check", "Expectation", "Judgement", "State"]
