@@ -8,7 +8,8 @@
     ├── TransformError                  exit 2   the pipeline's transform broke its contract
     ├── ModelError                      exit 2   a bundle, registry or graph is unusable
     │   └── DigestMismatch                       the bundle is not the one that was added
-    ├── QualityGate                     exit 3   too many rows failed; nothing was committed
+    ├── QualityGate                     exit 3   the input failed its checks; nothing was committed
+    ├── DriftGate                       exit 4   the world has changed; the predictions are committed
     ├── RunFailed                       exit 1   the run could not go on
     │   ├── LedgerError                          rows read and rows accounted for differ
     │   ├── StoreError                           the results store cannot take the rows
@@ -31,6 +32,7 @@ __all__ = [
     "CommitRefused",
     "CommitUnknown",
     "DigestMismatch",
+    "DriftGate",
     "InputChanged",
     "InputError",
     "Interrupted",
@@ -118,9 +120,15 @@ class DigestMismatch(ModelError):
 
 
 class QualityGate(BatchinferError):
-    """More rows were refused than the spec allows. Nothing was committed."""
+    """The rows are not what the suite or the spec asks for. Nothing was committed."""
 
     exit_code = 3
+
+
+class DriftGate(BatchinferError):
+    """Features or predictions have drifted, and the spec wants to be told so. The results are committed."""
+
+    exit_code = 4
 
 
 class RunFailed(BatchinferError):

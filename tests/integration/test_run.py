@@ -18,7 +18,7 @@ import pytest
 
 import batchinfer
 from batchinfer.errors import InputError, Interrupted, QualityGate, SpecError, StoreError, UsageError
-from batchinfer.runs import Explanation, RunRecords, RunReport, explain, open_results
+from batchinfer.runs import Explanation, RunRecords, RunReport, explain, open_quarantine, open_results
 
 Rows = Callable[[int, int], pa.Table]
 
@@ -409,7 +409,11 @@ def test_quarantined_rows_are_kept_with_key_reason_and_lineage(world: World, row
     assert sum(report.quality["quarantined"].values()) == 3
     assert any("x1" in reason for reason in report.quality["quarantined"])
     refused = world.table("_quarantine").sort_by("id")
-    assert sorted(refused.schema.names) == sorted(["id", "_reason", *LINEAGE, "ds"])
+    original = [*rows(0, 1).schema.names, "ds"]
+    assert sorted(refused.schema.names) == sorted([*original, "_reason", "_expectations", *LINEAGE])
+    assert refused["x1"].to_pylist()[0] is None
+    assert refused["x0"].to_pylist()[1:] == rows(100, 100)["x0"].to_pylist()[42:44]
+    assert refused["_expectations"].to_pylist() == [[], [], []]
     assert refused["id"].to_pylist() == [3, 142, 143]
     assert refused["_position"].to_pylist() == [3, 42, 43]
     assert refused["_source"].to_pylist()[1:] == [str(bad)] * 2
@@ -419,6 +423,34 @@ def test_quarantined_rows_are_kept_with_key_reason_and_lineage(world: World, row
     scored = world.table()
     assert scored.num_rows == 197
     assert not set(scored["id"].to_pylist()) & {3, 142, 143}
+
+
+def test_quarantined_rows_keep_columns_that_the_pipeline_does_not_read_whatever_their_type(
+    world: World, rows: Rows
+) -> None:
+    plain = with_values(rows(0, 20), "x0", {3: None})
+    nested = pa.array([{"a": i, "b": None} for i in range(20)])
+    world.write(
+        plain.append_column("nested", nested).append_column("u", pa.array(range(20), pa.uint8())), "a"
+    )
+    world.write(with_values(rows(100, 20), "x0", {5: None}).append_column("u", pa.array(["t"] * 20)), "b")
+    world.run(**{"quality.max_quarantined": 0.2})
+    refused = world.table("_quarantine").sort_by("id")
+    assert refused["nested"].to_pylist() == ['{"a": 3, "b": null}', None]
+    assert refused["u"].to_pylist() == ["3", "t"], "types that do not meet become text"
+
+
+def test_the_quarantine_table_takes_columns_that_inputs_come_to_have_and_lose(
+    world: World, rows: Rows
+) -> None:
+    world.write(with_values(rows(0, 20), "x0", {3: None}), ds="d1")
+    world.run({"ds": "d1"})
+    world.write(with_values(rows(20, 20), "x0", {4: None}).append_column("new", pa.array(range(20))), ds="d2")
+    world.run({"ds": "d2"})
+    world.write(with_values(rows(40, 20), "x0", {5: None}), ds="d3")
+    world.run({"ds": "d3"})
+    refused = open_quarantine(world.spec(), str(world.pipeline.output)).dataset().to_table().sort_by("id")
+    assert (refused["id"].to_pylist(), refused["new"].to_pylist()) == ([3, 24, 45], [None, 4, None])
 
 
 def test_the_quarantine_follows_the_results_from_run_to_run(world: World, rows: Rows) -> None:

@@ -5,19 +5,25 @@ from batchinfer.core._identity import partition_path, run_id
 from batchinfer.core._ledger import check_ledger
 from batchinfer.core._ports import (
     BlockMap,
+    Checks,
     CommitInfo,
     Engine,
     Fence,
     Model,
+    Profiler,
+    Reason,
     Refusals,
     StagingArea,
     Store,
     StoreHistory,
+    Tally,
 )
 from batchinfer.core._results import (
+    EXPECTATIONS,
     LINEAGE,
     MODEL,
     POSITION,
+    REASON,
     RUN_ID,
     SOURCE,
     Lineage,
@@ -27,6 +33,7 @@ from batchinfer.core._results import (
     storable,
     table_schema,
 )
+from batchinfer.core._sample import RowSample, pack_rows, unpack_rows
 from batchinfer.core._scoring import Scored, ScoringPath
 from batchinfer.core._transform import Transform
 from batchinfer.core._units import (
@@ -42,12 +49,15 @@ from batchinfer.core._units import (
 )
 
 __all__ = [
+    "EXPECTATIONS",
     "LINEAGE",
     "MODEL",
     "POSITION",
+    "REASON",
     "RUN_ID",
     "SOURCE",
     "BlockMap",
+    "Checks",
     "CommitInfo",
     "Engine",
     "Fence",
@@ -55,8 +65,11 @@ __all__ = [
     "Lineage",
     "Model",
     "Partition",
+    "Profiler",
+    "Reason",
     "Refusals",
     "RowCounts",
+    "RowSample",
     "Scored",
     "ScoringPath",
     "Slice",
@@ -64,6 +77,7 @@ __all__ = [
     "StagingArea",
     "Store",
     "StoreHistory",
+    "Tally",
     "Transform",
     "UnitReport",
     "WorkUnit",
@@ -71,6 +85,7 @@ __all__ = [
     "check_ledger",
     "files",
     "merge_counts",
+    "pack_rows",
     "partition_path",
     "quarantine_schema",
     "result_schema",
@@ -79,4 +94,5 @@ __all__ = [
     "storable",
     "table_schema",
     "total_rows",
+    "unpack_rows",
 ]

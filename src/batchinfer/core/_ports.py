@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from batchinfer.core._results import Lineage
 from batchinfer.core._units import Partition, StagedPart, UnitReport, WorkUnit
 
 _Task = TypeVar("_Task")
@@ -18,14 +21,95 @@ BlockMap = Callable[[Callable[[_Task], _Outcome], Iterable[_Task]], Iterable[_Ou
 
 
 @dataclass(frozen=True, slots=True)
-class Refusals:
-    """Rows of a batch that cannot be scored: their indices (int64, ascending, each once) and why."""
+class Reason:
+    """Why a row gets no score. `expectations` names those that it failed; empty where the model refused it."""
 
-    rows: Any
-    reasons: tuple[str, ...]
+    text: str
+    expectations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """Rows of a batch that get no score: their indices (int64, ascending, each once), and why.
+
+    `codes` (int32, one a row) are places in `reasons`, which names each reason once.
+    """
+
+    rows: npt.NDArray[np.int64]
+    codes: npt.NDArray[np.int32]
+    reasons: tuple[Reason, ...]
+
+    @classmethod
+    def none(cls) -> Self:
+        """No row is refused."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.int32), ())
 
     def __len__(self) -> int:
-        return len(self.reasons)
+        return len(self.rows)
+
+    def reason(self, place: int) -> Reason:
+        """Why the row at `rows[place]` is refused."""
+        return self.reasons[int(self.codes[place])]
+
+    def counts(self) -> dict[str, int]:
+        """How many rows are refused, by the reason's text."""
+        counts: dict[str, int] = {}
+        for reason, count in zip(
+            self.reasons, np.bincount(self.codes, minlength=len(self.reasons)), strict=True
+        ):
+            if count:
+                counts[reason.text] = counts.get(reason.text, 0) + int(count)
+        return counts
+
+    def of(self, rows: npt.NDArray[np.int64]) -> Refusals:
+        """The same refusals, of rows that are numbered otherwise: row i is now `rows[i]`."""
+        return Refusals(rows[self.rows], self.codes, self.reasons)
+
+    def joined(self, other: Refusals) -> Refusals:
+        """Both; no row may be in each."""
+        if not len(other) or not len(self):
+            return self if len(self) else other
+        rows = np.concatenate([self.rows, other.rows])
+        codes = np.concatenate([self.codes, other.codes + np.int32(len(self.reasons))])
+        order = np.argsort(rows)
+        return Refusals(rows[order], codes[order], self.reasons + other.reasons)
+
+
+class Tally(Protocol):
+    """What was counted over some rows. Merging is associative and commutative, bit for bit.
+
+    So it does not matter in which order units end, nor whether a unit was done now or by an earlier attempt.
+    """
+
+    def merge(self, other: Self) -> Self:
+        """Over the rows of both."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for the receipt. Who made the tally reads it back."""
+
+
+class Checks(Protocol):
+    """What the rows of an input must be, measured batch by batch. Pure and thread-safe."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The input columns that the checks read."""
+
+    def check(self, batch: pa.RecordBatch, lineage: Lineage) -> tuple[Refusals, Tally]:
+        """The rows that must not be scored, and the tally of all rows of the batch."""
+
+    def tally(self, value: dict[str, Any]) -> Tally:
+        """Read back what a tally's `to_dict` gave."""
+
+
+class Profiler(Protocol):
+    """Takes profiles of what was scored, and of the scores. Pure and thread-safe."""
+
+    def profile(self, features: pa.RecordBatch, predictions: pa.RecordBatch) -> Tally:
+        """The profile of these rows: as many features as predictions."""
+
+    def tally(self, value: dict[str, Any]) -> Tally:
+        """Read back what a tally's `to_dict` gave."""
 
 
 class Model(Protocol):

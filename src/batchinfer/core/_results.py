@@ -13,7 +13,7 @@ from batchinfer.core._units import Partition
 from batchinfer.errors import InputError
 
 MODEL, RUN_ID, SOURCE, POSITION = "_model", "_run_id", "_source", "_position"
-REASON = "_reason"
+REASON, EXPECTATIONS = "_reason", "_expectations"
 
 _LABEL = pa.dictionary(pa.int32(), pa.string())
 LINEAGE: tuple[pa.Field, ...] = (
@@ -75,9 +75,14 @@ def result_schema(kept: Sequence[pa.Field], outputs: pa.Schema) -> pa.Schema:
     return pa.schema([*kept, *stored_outputs, *LINEAGE])
 
 
-def quarantine_schema(keys: Sequence[pa.Field]) -> pa.Schema:
-    """The columns of a quarantine part: the key, the reason, lineage."""
-    return pa.schema([*keys, pa.field(REASON, pa.string()), *LINEAGE])
+def quarantine_schema(originals: Sequence[pa.Field]) -> pa.Schema:
+    """The columns of a quarantine part: the input's own, why the row was refused, lineage.
+
+    `_reason` says it in words; `_expectations` names the expectations that the row failed, and is empty where
+    the model refused it.
+    """
+    why = [pa.field(REASON, pa.string()), pa.field(EXPECTATIONS, pa.list_(pa.string()))]
+    return pa.schema([*originals, *why, *LINEAGE])
 
 
 def table_schema(part: pa.Schema, partition_by: Sequence[str]) -> pa.Schema:

@@ -5,43 +5,50 @@ Batch on one machine, on any cluster, and the stream call `ScoringPath.score`, a
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from batchinfer.core import arrays
-from batchinfer.core._ports import BlockMap, Model
-from batchinfer.core._results import Lineage, quarantine_schema, result_schema
+from batchinfer.core._ports import BlockMap, Checks, Model, Profiler, Refusals, Tally
+from batchinfer.core._results import Lineage, result_schema
 from batchinfer.core._transform import Transform
 from batchinfer.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What became of a batch: each of its rows is in `results` or in `quarantine`, once.
+    """What became of a batch: each of its rows is in `results` or in `refused`, once.
 
-    `quarantine` is None where no row was refused. `reasons` counts the quarantined rows by reason,
-    `nonfinite` the NaN and infinite values by result column.
+    `features`, `predictions` and `lineage` are those of the scored rows. `nonfinite` counts the NaN and
+    infinite values by result column; `checks` is the tally of all rows, `profile` that of the scored rows,
+    each None where the path has no such part.
     """
 
     results: pa.RecordBatch
-    quarantine: pa.RecordBatch | None
-    reasons: dict[str, int]
+    features: pa.RecordBatch
+    predictions: pa.RecordBatch
+    lineage: Lineage
+    refused: Refusals
     nonfinite: dict[str, int]
+    checks: Tally | None = None
+    profile: Tally | None = None
 
 
 class ScoringPath:
-    """check → transform → score, for one pipeline and one loaded model. Thread-safe.
+    """check → transform → score → profile, for one pipeline and one loaded model. Thread-safe.
 
     Args:
         model: scores feature batches.
         transform: from input columns to the model's columns; None where they are the same.
         key: fields of the columns that name a row, as results hold them.
         carry: fields of the columns copied beside the predictions.
+        checks: run on every row as it is read; rows that they refuse are not scored.
+        profiler: profiles the features and predictions of every scored row.
     """
 
     def __init__(
@@ -50,13 +57,15 @@ class ScoringPath:
         transform: Transform | None,
         key: Sequence[pa.Field],
         carry: Sequence[pa.Field],
+        checks: Checks | None = None,
+        profiler: Profiler | None = None,
     ) -> None:
         self.model = model
+        self.checks = checks
+        self.profiler = profiler
         self.result_schema = result_schema([*key, *carry], model.output_schema)
-        self.quarantine_schema = quarantine_schema(key)
         self._transform = transform
         self._kept = [*key, *carry]
-        self._key_columns = len(key)
 
     def score(self, batch: pa.RecordBatch, lineage: Lineage, blocks: BlockMap[Any, Any] = map) -> Scored:
         """Score a batch of at least one row.
@@ -68,33 +77,60 @@ class ScoringPath:
             InputError: a column is missing, or a kept value cannot be stored; names it.
             ModelError: the model cannot score at all.
         """
+        refused, checked = Refusals.none(), None
+        if self.checks is not None:
+            refused, checked = self.checks.check(batch, lineage)
+        if not refused:
+            return replace(self._score(batch, lineage, blocks), checks=checked)
+        passed = _others(refused, batch.num_rows)
+        places = arrays.from_numpy(passed)
+        scored = self._score(batch.take(places), lineage.take(places), blocks)
+        return replace(scored, refused=refused.joined(scored.refused.of(passed)), checks=checked)
+
+    def _score(self, batch: pa.RecordBatch, lineage: Lineage, blocks: BlockMap[Any, Any]) -> Scored:
         kept = [_stored(batch, field, lineage) for field in self._kept]
-        features = batch if self._transform is None else self._transform(batch, _place(lineage))
-        predictions, refused = self.model.score_rows(features, blocks)
-        quarantine = None
+        features = batch
+        if self._transform is not None and batch.num_rows:
+            features = self._transform(batch, _place(lineage))
+        predictions, refused = self._predict(features, blocks)
         if refused:
-            bad = arrays.from_numpy(refused.rows)
-            quarantine = pa.RecordBatch.from_arrays(
-                [
-                    *(column.take(bad) for column in kept[: self._key_columns]),
-                    arrays.from_texts(refused.reasons),
-                    *lineage.take(bad).columns(),
-                ],
-                schema=self.quarantine_schema,
-            )
-            good = arrays.from_numpy(np.delete(np.arange(batch.num_rows), refused.rows))
+            good = arrays.from_numpy(_others(refused, batch.num_rows))
             kept = [column.take(good) for column in kept]
             lineage = lineage.take(good)
+            features = features.take(good)
+        profile = None
+        if self.profiler is not None and features.num_rows:
+            profile = self.profiler.profile(features, predictions)
         results = [*kept, *predictions.columns, *lineage.columns()]
         return Scored(
             pa.RecordBatch.from_arrays(
                 [_as(column, field.type) for column, field in zip(results, self.result_schema, strict=True)],
                 schema=self.result_schema,
             ),
-            quarantine,
-            dict(Counter(refused.reasons)),
+            features,
+            predictions,
+            lineage,
+            refused,
             _count_nonfinite(predictions),
+            profile=profile,
         )
+
+    def _predict(
+        self, features: pa.RecordBatch, blocks: BlockMap[Any, Any]
+    ) -> tuple[pa.RecordBatch, Refusals]:
+        if features.num_rows:
+            return self.model.score_rows(features, blocks)
+        schema = self.model.output_schema
+        return pa.RecordBatch.from_arrays(
+            [pa.nulls(0, field.type) for field in schema], schema=schema
+        ), Refusals.none()
+
+
+def _others(refused: Refusals, rows: int) -> npt.NDArray[np.int64]:
+    """The places of the rows that are not refused."""
+    others = np.ones(rows, np.bool_)
+    others[refused.rows] = False
+    return np.flatnonzero(others)
 
 
 def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -103,7 +103,8 @@ class StagedPart:
 class UnitReport:
     """What a worker says of a finished unit. Written as its receipt, and all that the driver gets.
 
-    `reasons` counts the quarantined rows by reason, `nonfinite` the NaN and infinite values by result column.
+    `reasons` counts the quarantined rows by reason, `nonfinite` the NaN and infinite values by result column;
+    `checks` and `profile` are tallies as JSON values, `sample` some of the scored rows: see `RowSample`.
     """
 
     unit: int
@@ -114,6 +115,9 @@ class UnitReport:
     quarantine: StagedPart | None
     reasons: dict[str, int]
     nonfinite: dict[str, int]
+    checks: dict[str, Any] | None = None
+    profile: dict[str, Any] | None = None
+    sample: str | None = None
     model_loads: int = 0
     reused: bool = False
 

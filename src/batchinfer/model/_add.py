@@ -194,7 +194,7 @@ def _clean_rows(candidate: Candidate, sample: pa.RecordBatch, takes_nan: tuple[s
     refused = candidate.scorer(Certificate(batch_size=1, takes_nan=takes_nan)).unfeedable(sample)
     if len(refused) == sample.num_rows:
         raise InputError(
-            f"no row of the sample can be fed to the model: {'; '.join(sorted(set(refused.reasons)))}",
+            f"no row of the sample can be fed to the model: {'; '.join(sorted(refused.counts()))}",
             next_step="give a sample of rows as the model will see them, or state fill_null in the config",
         )
     good = np.delete(np.arange(sample.num_rows), refused.rows)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from batchinfer.core import BlockMap, Refusals
+from batchinfer.core import BlockMap, Reason, Refusals
 from batchinfer.errors import InputError, ModelError
 from batchinfer.model._bundle import GRAPH, Bundle, local_files, read_bundle
 from batchinfer.model._columns import output_columns
@@ -194,7 +194,7 @@ class Scorer:
         results, refused = self.score_rows(record_batch)
         if refused:
             raise InputError(
-                f"row {int(refused.rows[0])} cannot be scored: {refused.reasons[0]} "
+                f"row {int(refused.rows[0])} cannot be scored: {refused.reason(0).text} "
                 f"({len(refused)} of {record_batch.num_rows} rows)",
                 row=int(refused.rows[0]),
             )
@@ -240,6 +240,6 @@ class _RowReasons:
 
     def refusals(self) -> Refusals:
         if self._codes is None:
-            return Refusals(np.empty(0, np.int64), ())
+            return Refusals.none()
         rows = np.flatnonzero(self._codes)
-        return Refusals(rows, tuple(self._reasons[code - 1] for code in self._codes[rows].tolist()))
+        return Refusals(rows, self._codes[rows] - np.int32(1), tuple(map(Reason, self._reasons)))

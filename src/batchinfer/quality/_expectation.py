@@ -67,6 +67,10 @@ class Check(Protocol):
     def columns(self) -> tuple[str, ...]:
         """The input columns it reads, those of its row condition included."""
 
+    @property
+    def by_row(self) -> bool:
+        """Whether it finds rows unexpected; else it is about all rows together."""
+
     def measure(self, batch: pa.RecordBatch, lineage: Lineage) -> tuple[State, npt.NDArray[np.bool_] | None]:
         """The state of these rows alone, and which of them it finds unexpected.
 

@@ -91,8 +91,8 @@ def _explain_row(spec: PipelineSpec, row: pa.Table) -> Explanation:
     )
     path = ScoringPath(scorer, load_transform(spec), [row.schema.field(c) for c in spec.input.key], [])
     scored = path.score(batch, lineage)
-    if scored.quarantine is not None:
-        reason = next(iter(scored.reasons))
+    if scored.refused:
+        reason = scored.refused.reason(0).text
         raise InputError(
             f"{stated[SOURCE]}, row {stated[POSITION]}: cannot be scored now ({reason}); it changed since",
             path=stated[SOURCE],

@@ -24,6 +24,7 @@ from batchinfer.core import (
     check_ledger,
     files,
     merge_counts,
+    quarantine_schema,
     total_rows,
 )
 from batchinfer.engines import open_engine
@@ -130,12 +131,12 @@ def _work_and_commit(plan: Plan, report: RunReport, started: float, progress: Pr
         report = _summed(report, reports, started)
         if any(unit.quarantine for unit in reports):
             # Marks the parts as this run's, so that a sweep finds them should the run end here.
-            quarantine.begin(plan.run_id, path.quarantine_schema, plan.partitions)
+            quarantine.begin(plan.run_id, quarantine_schema(plan.originals), plan.partitions)
         _judge(plan, report)
         version = _commit(results, fence, reports, report)
         units = report.units
     # From here on readers see the results. A kill before the last line is made good by a rerun.
-    _commit_quarantine(plan, quarantine, path, reports, report)
+    _commit_quarantine(plan, quarantine, reports, report)
     files.delete(staging.results.receipts)
     seconds = time.perf_counter() - started
     return _timed(report, seconds).with_(status="done", table_version=version, units=units)
@@ -150,6 +151,8 @@ def _work(plan: Plan, path: ScoringPath, staging: Staging, progress: Progress) -
                 path=path,
                 columns=plan.columns,
                 key=plan.spec.input.key,
+                originals=plan.originals,
+                sample=None,
                 staging=staging,
                 blocks=engine.blocks,
                 on_rows=progress.rows,
@@ -214,7 +217,6 @@ def _info(report: RunReport) -> CommitInfo:
 def _commit_quarantine(
     plan: Plan,
     quarantine: ResultsStore,
-    path: ScoringPath,
     reports: Sequence[UnitReport],
     report: RunReport,
 ) -> None:
@@ -226,7 +228,7 @@ def _commit_quarantine(
         return  # found committed, and an earlier attempt came to the end of this
     if quarantine.committed(plan.run_id, plan.partitions) is not None:
         return
-    fence = quarantine.begin(plan.run_id, path.quarantine_schema, plan.partitions)
+    fence = quarantine.begin(plan.run_id, quarantine_schema(plan.originals), plan.partitions)
     quarantine.commit(fence, parts, _info(report))
 
 
@@ -243,7 +245,11 @@ def open_results(spec: PipelineSpec, path: str) -> ResultsStore:
 def open_quarantine(spec: PipelineSpec, path: str) -> ResultsStore:
     """The table beside the results that holds the rows which could not be scored."""
     return open_store(
-        spec.output.store, f"{path.rstrip('/')}_quarantine", spec.output.partition_by, spec.name
+        spec.output.store,
+        f"{path.rstrip('/')}_quarantine",
+        spec.output.partition_by,
+        spec.name,
+        widens=True,  # it keeps rows as the input has them, and inputs come to have other columns
     )
 
 

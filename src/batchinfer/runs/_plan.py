@@ -8,17 +8,21 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from batchinfer import source
-from batchinfer.core import InputFile, Partition, Transform, WorkUnit, run_id
+from batchinfer.core import EXPECTATIONS, LINEAGE, REASON, InputFile, Partition, Transform, WorkUnit, run_id
 from batchinfer.errors import SpecError, UsageError
 from batchinfer.model import Registry, Scorer
 from batchinfer.spec import PipelineSpec, fill_parameters, parameters_of
+
+_OWN_COLUMNS = {EXPECTATIONS, REASON, *(field.name for field in LINEAGE)}
+"""What the quarantine says of a row. An input column of such a name could not be told from it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """All that a run will do. `columns` are read from each file; None means all of them.
 
-    `key` and `carry` are fields as the results hold them; `partitions` are replaced by the commit.
+    `key` and `carry` are fields as the results hold them, `originals` all columns as the quarantine holds
+    them; `partitions` are replaced by the commit.
     """
 
     spec: PipelineSpec
@@ -30,6 +34,7 @@ class Plan:
     transform: Transform | None
     key: tuple[pa.Field, ...]
     carry: tuple[pa.Field, ...]
+    originals: tuple[pa.Field, ...]
     columns: tuple[str, ...] | None
     inputs: tuple[InputFile, ...]
     units: tuple[WorkUnit, ...]
@@ -78,6 +83,7 @@ def make_plan(spec: PipelineSpec, parameters: Mapping[str, str]) -> Plan:
         transform=transform,
         key=key,
         carry=carry,
+        originals=source.original_fields(found, {*spec.output.partition_by, *_OWN_COLUMNS}),
         columns=columns,
         inputs=tuple(file.input for file in found.files),
         units=source.plan_units(found.files, partitions, columns),

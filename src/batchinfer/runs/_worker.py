@@ -16,12 +16,16 @@ from batchinfer.core import (
     BlockMap,
     Lineage,
     RowCounts,
+    RowSample,
     ScoringPath,
     StagingArea,
+    Tally,
     UnitReport,
     WorkUnit,
     arrays,
+    pack_rows,
 )
+from batchinfer.runs._quarantine import UnitQuarantine
 from batchinfer.store import PartWriter, intact, part_name, read_receipt, write_receipt
 
 
@@ -44,6 +48,8 @@ class Worker:
         path: the scoring path, with its loaded model.
         columns: the columns to read; None for all.
         key: the columns that name a row.
+        originals: the input's columns, as the quarantine holds them.
+        sample: which of the scored rows to keep aside; None for none.
         staging: where to stage.
         blocks: how blocks of a batch are scored: see `BlockMap`.
         on_rows: told of each batch's rows when they are scored or reused.
@@ -56,6 +62,8 @@ class Worker:
         path: ScoringPath,
         columns: tuple[str, ...] | None,
         key: tuple[str, ...],
+        originals: tuple[pa.Field, ...],
+        sample: RowSample | None,
         staging: Staging,
         blocks: BlockMap[Any, Any],
         on_rows: Callable[[int], None],
@@ -64,6 +72,8 @@ class Worker:
         self._path = path
         self._columns = columns
         self._key = key
+        self._originals = originals
+        self._sample = sample
         self._staging = staging
         self._blocks = blocks
         self._on_rows = on_rows
@@ -88,22 +98,31 @@ class Worker:
         def writer(area: StagingArea, schema: pa.Schema) -> PartWriter:
             return PartWriter(area, unit.partition, name, schema, self._key)
 
+        model = self._path.model.identity
         results = writer(self._staging.results, self._path.result_schema)
-        quarantine = writer(self._staging.quarantine, self._path.quarantine_schema)
+        quarantine = UnitQuarantine(unit, self._originals, model, self._run_id)
         read = scored_rows = 0
         reasons: Counter[str] = Counter()
         nonfinite: Counter[str] = Counter()
+        checks: Tally | None = None
+        profile: Tally | None = None
+        sample: list[pa.RecordBatch] = []
         for batch, path, position in source.read_unit(unit, self._columns):
             positions = arrays.from_numpy(np.arange(position, position + batch.num_rows))
-            lineage = Lineage(self._path.model.identity, self._run_id, path, positions)
+            lineage = Lineage(model, self._run_id, path, positions)
             scored = self._path.score(batch, lineage, self._blocks)
-            results.write(scored.results)
-            if scored.quarantine is not None:
-                quarantine.write(scored.quarantine)
+            if scored.results.num_rows:
+                results.write(scored.results)
+                if self._sample is not None and (taken := self._sample.take(scored)) is not None:
+                    sample.append(taken)
+            if scored.refused:
+                quarantine.add(scored.refused, path, position)
+                reasons.update(scored.refused.counts())
             read += batch.num_rows
             scored_rows += scored.results.num_rows
-            reasons.update(scored.reasons)
             nonfinite.update(scored.nonfinite)
+            checks = _merged(checks, scored.checks)
+            profile = _merged(profile, scored.profile)
             self._on_rows(batch.num_rows)
         return UnitReport(
             unit=unit.index,
@@ -111,7 +130,14 @@ class Worker:
             partition=unit.partition,
             rows=RowCounts(read=read, scored=scored_rows, quarantined=reasons.total()),
             results=results.finish(),
-            quarantine=quarantine.finish(),
+            quarantine=quarantine.stage(lambda schema: writer(self._staging.quarantine, schema)),
             reasons=dict(reasons),
             nonfinite=dict(nonfinite),
+            checks=None if checks is None else checks.to_dict(),
+            profile=None if profile is None else profile.to_dict(),
+            sample=pack_rows(sample),
         )
+
+
+def _merged(one: Tally | None, other: Tally | None) -> Tally | None:
+    return other if one is None else one if other is None else one.merge(other)

@@ -3,8 +3,8 @@
 from batchinfer.source._files import Discovered, discover
 from batchinfer.source._footer import SourceFile
 from batchinfer.source._plan import plan_units
-from batchinfer.source._read import read_unit, unit_of_row
-from batchinfer.source._schema import check_columns, kept_fields
+from batchinfer.source._read import read_rows, read_unit, unit_of_row
+from batchinfer.source._schema import check_columns, kept_fields, original_fields, schema_of
 
 __all__ = [
     "Discovered",
@@ -12,7 +12,10 @@ __all__ = [
     "check_columns",
     "discover",
     "kept_fields",
+    "original_fields",
     "plan_units",
+    "read_rows",
     "read_unit",
+    "schema_of",
     "unit_of_row",
 ]

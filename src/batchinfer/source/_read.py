@@ -7,14 +7,16 @@ reading a large row group ahead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchinfer.core import InputFile, Slice, WorkUnit, files
+from batchinfer.core import InputFile, Slice, WorkUnit, arrays, files
 from batchinfer.errors import InputChanged, InputError
 from batchinfer.source._files import changed, discover
 from batchinfer.source._footer import DECODING_ERRORS, column_of_leaves, hive_keys, reason_of
@@ -52,6 +54,47 @@ def read_unit(
         _check_unchanged(piece.file)
         yield from _read_slice(piece, columns, dictionaries)
         _check_unchanged(piece.file)
+
+
+def read_rows(
+    unit: WorkUnit, positions: Mapping[str, npt.NDArray[np.int64]]
+) -> Iterator[tuple[pa.RecordBatch, str, npt.NDArray[np.int64]]]:
+    """Some rows of a unit with all columns of their files; only row groups that hold one of them are decoded.
+
+    Args:
+        unit: the rows' unit.
+        positions: the rows of each file, ascending.
+
+    Yields:
+        The rows, their file's path, their positions in it; in the unit's order.
+
+    Raises:
+        As `read_unit`.
+    """
+    for piece in unit.slices:
+        wanted = positions.get(piece.file.path)
+        if wanted is None:
+            continue
+        for group in _row_groups(piece):
+            low, high = np.searchsorted(wanted, [group.first_row, group.first_row + group.rows])
+            inside = wanted[low:high]
+            one = WorkUnit(unit.index, unit.partition, (group,))
+            for batch, path, first in read_unit(one, None) if len(inside) else ():
+                low, high = np.searchsorted(inside, [first, first + batch.num_rows])
+                if low < high:
+                    here = inside[low:high]
+                    yield batch.take(arrays.from_numpy(here - first)), path, here
+
+
+def _row_groups(piece: Slice) -> Iterator[Slice]:
+    """A slice, cut into its row groups."""
+    _check_unchanged(piece.file)
+    footer = _footer(piece.file)
+    first = piece.first_row
+    for group in range(piece.first_row_group, piece.first_row_group + piece.row_groups):
+        rows = footer.row_group(group).num_rows
+        yield Slice(piece.file, group, 1, first, rows)
+        first += rows
 
 
 def unit_of_row(path: str, position: int) -> WorkUnit:

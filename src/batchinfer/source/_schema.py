@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pyarrow as pa
 
@@ -88,6 +88,30 @@ def kept_fields(
             columns=[problem.fields["column"] for problem in problems],
         )
     return tuple(fields[c] for c in key), tuple(fields[c] for c in carry)
+
+
+def original_fields(found: Discovered, without: Collection[str]) -> tuple[pa.Field, ...]:
+    """All columns of all files, of types that a results store holds: for rows that are kept as they came.
+
+    Columns that no store can hold, or whose types do not meet, become text. `without` is left out.
+    """
+    files = _unlike(found)
+    names = dict.fromkeys(name for file in files for name in column_types(file))
+    fields = []
+    for name in names:
+        if name not in without:
+            try:
+                fields.append(_one_field([file for file in files if name in column_types(file)], name))
+            except InputError:
+                fields.append(pa.field(name, pa.string()))
+    return tuple(fields)
+
+
+def schema_of(found: Discovered) -> pa.Schema:
+    """The columns that all files have, as the first file types them."""
+    files = [column_types(file) for file in _unlike(found)]
+    shared = set(files[0]).intersection(*files[1:])
+    return pa.schema([(name, kind) for name, kind in files[0].items() if name in shared])
 
 
 def _unlike(found: Discovered) -> list[SourceFile]:

@@ -39,8 +39,12 @@ class ResultsStore(Store, StoreHistory, Protocol):
         """What readers see now, as a `pyarrow.dataset.Dataset`. Raises StoreError where there is no table."""
 
 
-def open_store(kind: str, path: str, partition_by: Sequence[str], pipeline: str) -> ResultsStore:
+def open_store(
+    kind: str, path: str, partition_by: Sequence[str], pipeline: str, *, widens: bool = False
+) -> ResultsStore:
     """The results table of `kind` at `path`, which need not exist yet. Touches nothing.
+
+    A table that `widens` takes columns that it does not have yet, and rows that lack some of its own.
 
     Raises:
         SpecError: no store has that name.
@@ -55,4 +59,4 @@ def open_store(kind: str, path: str, partition_by: Sequence[str], pipeline: str)
         )
     module, _, name = STORES[kind].partition(":")
     adapter: type[ResultsStore] = getattr(import_module(module), name)
-    return adapter(path, tuple(partition_by), pipeline)  # type: ignore[call-arg]
+    return adapter(path, tuple(partition_by), pipeline, widens=widens)  # type: ignore[call-arg]

@@ -42,9 +42,13 @@ class DeltaStore:
         path: local path or URL. Credentials and storage options come from the environment.
         partition_by: the table's partition columns, all text.
         pipeline: named in the table's description when it is created.
+        widens: columns that a run brings and the table lacks are added to it.
     """
 
-    def __init__(self, path: str, partition_by: Sequence[str], pipeline: str) -> None:
+    def __init__(
+        self, path: str, partition_by: Sequence[str], pipeline: str, *, widens: bool = False
+    ) -> None:
+        self._widens = widens
         self.path = _runs.absolute(path)
         self._partition_by = tuple(partition_by)
         self._pipeline = pipeline
@@ -77,6 +81,7 @@ class DeltaStore:
                 schema = _delta_schema(_runs.schema_of(self._state, info.run_id), self._partition_by)
                 table = self._open() or self._create(schema)
                 self._check(table, schema)
+                self._widen(table, schema)
                 if (standing := self._standing(table, fence, info.run_id)) is not None:
                     return standing
                 _runs.check_present(self.path, parts)
@@ -183,7 +188,13 @@ class DeltaStore:
         if table is not None:
             found = table.metadata().partition_columns
             _rules.check_partition_columns(self.path, self._partition_by, found)
-            _rules.check_schema(self.path, _types(schema), _types(table.schema()))
+            _rules.check_schema(self.path, _types(schema), _types(table.schema()), widens=self._widens)
+
+    def _widen(self, table: Any, schema: Any) -> None:
+        """Add the columns that the table lacks. Without rows in them nothing changes for its readers."""
+        held = _types(table.schema())
+        if new := [field for field in schema.fields if field.name not in held]:
+            table.alter.add_columns(new)
 
     def _transact(self, table: Any, actions: list[Any], properties: Any) -> None:
         table.create_write_transaction(

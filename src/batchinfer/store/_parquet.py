@@ -77,12 +77,16 @@ class ParquetStore:
         path: local path of the table.
         partition_by: the table's partition columns, as Hive folders.
         pipeline: named where the table's folder turns out to be somebody else's.
+        widens: partitions may have more or fewer columns than others.
 
     Raises:
         StoreError: `path` is a URL.
     """
 
-    def __init__(self, path: str, partition_by: Sequence[str], pipeline: str) -> None:
+    def __init__(
+        self, path: str, partition_by: Sequence[str], pipeline: str, *, widens: bool = False
+    ) -> None:
+        self._widens = widens
         if "://" in path:
             raise StoreError(
                 f"{path}: the Parquet store needs a local filesystem, where folders can be exchanged",
@@ -198,9 +202,12 @@ class ParquetStore:
         if not self._table.is_dir():
             raise StoreError(f"{self.path}: no table here", path=self.path)
         columns = pa.schema([pa.field(name, pa.string()) for name in self._partition_by])
-        return ds.dataset(
-            self.path, format="parquet", partitioning=ds.HivePartitioning(columns, segment_encoding="uri")
-        )
+        layout = ds.HivePartitioning(columns, segment_encoding="uri")
+        found = ds.dataset(self.path, format="parquet", partitioning=layout)
+        if self._widens:
+            every = [part.physical_schema for part in found.get_fragments()]
+            found = found.replace_schema(pa.unify_schemas([*every, found.schema]))
+        return found
 
     # The steps of a commit, in their order.
 
@@ -327,7 +334,7 @@ class ParquetStore:
         folders = part.relative_to(self._table).parent.parts
         found = [folder.partition("=")[0] for folder in folders]
         _rules.check_partition_columns(self.path, self._partition_by, found)
-        _rules.check_schema(self.path, _as_stored(schema), _types(pq.read_schema(part)))
+        _rules.check_schema(self.path, _as_stored(schema), _types(pq.read_schema(part)), widens=self._widens)
 
 
 def _fields(commit: _Commit) -> dict[str, Any]:

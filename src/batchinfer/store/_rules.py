@@ -53,13 +53,18 @@ def check_partition_columns(table: str, expected: Sequence[str], found: Sequence
         )
 
 
-def check_schema(table: str, expected: Mapping[str, str], found: Mapping[str, str]) -> None:
+def check_schema(
+    table: str, expected: Mapping[str, str], found: Mapping[str, str], *, widens: bool = False
+) -> None:
     """Hold the columns that a run will write (name → type) against the table's; order does not matter.
+
+    In a table that `widens`, columns may be new or gone.
 
     Raises:
         StoreError: a column is new, gone or of another type; names each.
     """
-    unlike = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    compared = expected.keys() & found.keys() if widens else expected.keys() | found.keys()
+    unlike = sorted(name for name in compared if expected.get(name) != found.get(name))
     if unlike:
         said = "; ".join(
             f"column '{name}' is {found.get(name, 'absent')} in the table and {expected.get(name, 'absent')}"
@@ -67,8 +72,10 @@ def check_schema(table: str, expected: Mapping[str, str], found: Mapping[str, st
             for name in unlike
         )
         raise StoreError(
-            f"{table}: the results have another schema: {said}",
-            next_step="write to another output.path, or restore the columns (input.key, output.carry, model)",
+            f"{table}: the rows have another schema: {said}",
+            next_step="move the table away: the next run makes a new one"
+            if widens
+            else "write to another output.path, or restore the columns (input.key, output.carry, model)",
             table=table,
             columns=unlike,
             expected={name: expected.get(name) for name in unlike},

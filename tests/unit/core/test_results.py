@@ -90,8 +90,8 @@ def test_an_output_with_the_name_of_a_kept_column_is_refused() -> None:
         result_schema(KEPT, pa.schema([("note", pa.string())]))
 
 
-def test_a_quarantined_row_is_its_key_the_reason_and_lineage() -> None:
-    names = ["id", "_reason", "_model", "_run_id", "_source", "_position"]
+def test_a_quarantined_row_is_its_own_columns_the_reason_and_lineage() -> None:
+    names = ["id", "_reason", "_expectations", "_model", "_run_id", "_source", "_position"]
     assert quarantine_schema(KEPT[:1]).names == names
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchinfer.core import BlockMap, Lineage, Refusals, ScoringPath, Transform, arrays
+from batchinfer.core import BlockMap, Lineage, Reason, Refusals, ScoringPath, Transform, arrays
 from batchinfer.errors import InputError, TransformError
 
 KEY = [pa.field("id", pa.int64())]
@@ -30,7 +30,7 @@ class Doubling:
         bad = np.flatnonzero(x < 0)
         (scores,) = blocks(lambda good: 2 * good, [np.delete(x, bad)])
         batch = pa.RecordBatch.from_arrays([arrays.from_numpy(scores)], schema=self.output_schema)
-        return batch, Refusals(bad, tuple("odd" if i % 2 else "negative" for i in bad))
+        return batch, Refusals(bad, (bad % 2).astype(np.int32), (Reason("negative"), Reason("odd")))
 
 
 def batch_of(xs: list[float], ids: pa.DataType | None = None) -> pa.RecordBatch:
@@ -60,29 +60,21 @@ def test_every_row_is_scored_or_quarantined_once_in_order(xs: list[float]) -> No
     assert scored.results.column("note").to_pylist() == [f"n{100 + i}" for i in good]
     assert scored.results.column("score").to_pylist() == [2 * xs[i] for i in good]
     assert scored.results.column("_position").to_pylist() == [50 + i for i in good]
-    if not bad:
-        assert scored.quarantine is None
-        return
-    assert scored.quarantine is not None
-    assert scored.quarantine.column("id").to_pylist() == [100 + i for i in bad]
-    assert scored.quarantine.column("_position").to_pylist() == [50 + i for i in bad]
-    assert sum(scored.reasons.values()) == len(bad)
+    assert scored.refused.rows.tolist() == bad
+    assert sum(scored.refused.counts().values()) == len(bad)
 
 
 def test_batches_have_the_schemas_that_the_path_promises() -> None:
     path = ScoringPath(Doubling(), None, KEY, CARRY)
     scored = path.score(batch_of([1.0, -1.0]), lineage(2))
     assert scored.results.schema == path.result_schema
-    assert scored.quarantine is not None
-    assert scored.quarantine.schema == path.quarantine_schema
-    for batch in (scored.results, scored.quarantine):
-        batch.validate(full=True)
+    scored.results.validate(full=True)
 
 
 def test_reasons_and_values_that_are_no_numbers_are_counted() -> None:
     xs = [-1.0, -1.0, -1.0, float("inf"), float("nan"), 1e307]
     scored = ScoringPath(Doubling(), None, KEY, CARRY).score(batch_of(xs), lineage(6))
-    assert scored.reasons == {"negative": 2, "odd": 1}
+    assert scored.refused.counts() == {"negative": 2, "odd": 1}
     assert scored.nonfinite == {"score": 2}
 
 

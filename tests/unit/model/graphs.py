@@ -203,7 +203,7 @@ def batch(**columns: Any) -> pa.RecordBatch:
 
 def refused(refusals: Refusals) -> dict[int, str]:
     """The reasons by row."""
-    return dict(zip(refusals.rows.tolist(), refusals.reasons, strict=True))
+    return {int(row): refusals.reason(place).text for place, row in enumerate(refusals.rows)}
 
 
 def bits(result: pa.RecordBatch) -> list[bytes]:

@@ -171,8 +171,8 @@ def test_only_the_rows_on_which_the_model_fails_are_refused(bench: Bench) -> Non
     column = pa.array([None if i == 100 else v for i, v in enumerate(indices.tolist())], pa.int64())
     result, refusals = scorer.score_rows(batch(i=column))
     assert refusals.rows.tolist() == sorted([*bad, 100])
-    assert refusals.reasons[3] == "null in 'i'"
-    reasons = {reason for reason in refusals.reasons if "null" not in reason}
+    assert refusals.reason(3).text == "null in 'i'"
+    reasons = {reason.text for reason in refusals.reasons if "null" not in reason.text}
     assert len(reasons) == 1, "rows are counted by their reason, so it names no value of its own"
     assert "Gather" in reasons.pop()
     good = np.delete(np.arange(200), [*bad, 100])

@@ -1,0 +1,101 @@
+"""Quarantined rows: kept as the input holds them, with all their columns and why they were refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from batchinfer import source
+from batchinfer.core import Lineage, Reason, Refusals, StagedPart, WorkUnit, arrays, quarantine_schema
+from batchinfer.errors import InputError
+from batchinfer.store import PartWriter
+
+PartWriterFor = Callable[[pa.Schema], PartWriter]
+
+
+class UnitQuarantine:
+    """Collects a unit's refused rows, and stages them at its end. Not thread-safe: one worker thread owns it.
+
+    Scoring reads only the columns that it needs. Refused rows are few, so all their columns are read when
+    the unit's last row is scored, from the row groups that hold such rows.
+
+    Args:
+        unit: whose rows.
+        originals: the input's columns, as the quarantine holds them.
+        model: `name@version`, for the lineage.
+        run_id: the run's id, for the lineage.
+    """
+
+    def __init__(self, unit: WorkUnit, originals: Sequence[pa.Field], model: str, run_id: str) -> None:
+        self._unit = unit
+        self._originals = originals
+        self._model = model
+        self._run_id = run_id
+        self._reasons: list[Reason] = []
+        self._refused: dict[str, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]] = {}
+
+    def add(self, refused: Refusals, path: str, first_row: int) -> None:
+        """Take the refused rows of a batch that begins at `first_row` of the file at `path`."""
+        known = {reason: place for place, reason in enumerate(self._reasons)}
+        for reason in refused.reasons:
+            if known.setdefault(reason, len(known)) == len(self._reasons):
+                self._reasons.append(reason)
+        codes = np.array([known[reason] for reason in refused.reasons], np.int32)[refused.codes]
+        self._refused.setdefault(path, []).append((refused.rows + first_row, codes))
+
+    def stage(self, writer_for: PartWriterFor) -> StagedPart | None:
+        """Write the rows; None, and nothing written, where there are none.
+
+        Raises:
+            InputChanged, InputError, StoreError: see `source.read_rows` and `PartWriter`.
+        """
+        if not self._refused:
+            return None
+        schema = quarantine_schema(self._originals)
+        writer = writer_for(schema)
+        refused = {
+            path: tuple(np.concatenate(pieces) for pieces in zip(*batches, strict=True))
+            for path, batches in self._refused.items()
+        }
+        for rows, path, positions in source.read_rows(self._unit, {p: r for p, (r, _) in refused.items()}):
+            places, codes = refused[path]
+            here = codes[np.searchsorted(places, positions)]
+            lineage = Lineage(self._model, self._run_id, path, arrays.from_numpy(positions))
+            columns = [_original(rows, field, path) for field in self._originals]
+            columns += [*self._why(here), *lineage.columns()]
+            writer.write(pa.RecordBatch.from_arrays(columns, schema=schema))
+        return writer.finish()
+
+    def _why(self, codes: npt.NDArray[np.int32]) -> tuple[pa.Array, pa.Array]:
+        """The reason and the failed expectations of each row: each distinct one is made once."""
+        places = arrays.from_numpy(codes)
+        names = [reason.expectations for reason in self._reasons]
+        offsets = arrays.from_numpy(np.cumsum([0, *map(len, names)]).astype(np.int32))
+        flat = arrays.from_texts([name for names_ in names for name in names_])
+        texts = arrays.from_texts([reason.text for reason in self._reasons])
+        return texts.take(places), pa.ListArray.from_arrays(offsets, flat).take(places)
+
+
+def _original(rows: pa.RecordBatch, field: pa.Field, path: str) -> pa.Array:
+    """A column of the input as the quarantine holds it; null where this file has no such column."""
+    place = rows.schema.get_field_index(field.name)
+    if place < 0:
+        return pa.nulls(rows.num_rows, field.type)
+    column = rows.column(place)
+    if column.type == field.type:
+        return column
+    try:
+        return column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
+        if pa.types.is_string(field.type):
+            values = column.to_pylist()  # a type that no store holds: JSON says it best
+            return pa.array([None if v is None else json.dumps(v, default=str) for v in values], pa.string())
+        raise InputError(
+            f"{path}: column '{field.name}' cannot be kept as {field.type} in quarantine: {e}",
+            path=path,
+            column=field.name,
+        ) from e
