@@ -57,6 +57,7 @@ class ScoringPath:
         transform: Transform | None,
         key: Sequence[pa.Field],
         carry: Sequence[pa.Field],
+        *,
         checks: Checks | None = None,
         profiler: Profiler | None = None,
     ) -> None:
