@@ -1,9 +1,17 @@
 """Runs a pipeline in a process of its own, and dies at a named step: see `STEPS`.
 
 python child.py PIPELINE.yaml [--die-at STEP | --say-when-ready]
+
+A child that is not done in time says where each of its threads is, and ends: nobody waits for it for ever.
 """
+# ruff: noqa: E402 - the watch begins before that which it watches is imported
 
 from __future__ import annotations
+
+import faulthandler
+
+PATIENCE_SECONDS = 100
+faulthandler.dump_traceback_later(PATIENCE_SECONDS, exit=True)
 
 import argparse
 import os

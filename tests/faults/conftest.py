@@ -40,7 +40,7 @@ def results_digest(spec_file: Path, table: str = "") -> str:
 
 @dataclass
 class Child:
-    """A process that runs the pipeline once."""
+    """A process that runs the pipeline once. It ends by itself where it hangs: see `child.py`."""
 
     spec_file: Path
     environment: dict[str, str]
@@ -57,7 +57,7 @@ class Child:
     def killed_at(self, step: str) -> int:
         """Run until `step`, where the process kills itself as `kill -9` does; returns its exit status."""
         process = self.start("--die-at", step)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate()
         assert process.returncode in {0, -signal.SIGKILL}, out + err
         return process.returncode
 
@@ -65,13 +65,14 @@ class Child:
         """Run, and kill after so many seconds from its start (of work, not of imports)."""
         process = self.start("--say-when-ready")
         assert process.stdout is not None
-        assert process.stdout.readline().strip() == "ready"
+        said = process.stdout.readline()
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
-        process.communicate(timeout=120)
-        assert process.returncode in {0, -signal.SIGKILL}
+        _, err = process.communicate()
+        assert said == "ready\n", err
+        assert process.returncode in {0, -signal.SIGKILL}, err
         return process.returncode
 
 

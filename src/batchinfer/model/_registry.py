@@ -150,7 +150,11 @@ class Registry:
             return
         with files.storing(inner), (Path(inner) / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            try:
+                yield
+            finally:
+                # Closing would not do: a process that was forked meanwhile has the open file too, and lives on.
+                fcntl.flock(lock, fcntl.LOCK_UN)
 
     def _no_model(self, reference: str, name: str) -> ModelError:
         known = _folders(self.location)

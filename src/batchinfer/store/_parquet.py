@@ -216,7 +216,11 @@ class ParquetStore:
         self._state.mkdir(parents=True, exist_ok=True)
         with (self._state / "lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            try:
+                yield
+            finally:
+                # Closing would not do: a process that was forked meanwhile has the open file too, and lives on.
+                fcntl.flock(file, fcntl.LOCK_UN)
 
     def _replaceable(self, fence: Fence, run_id: str) -> list[Partition]:
         """The partitions still to replace. Those that this run holds already were done before a kill."""

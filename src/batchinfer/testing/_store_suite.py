@@ -106,10 +106,12 @@ class StoreConformance:
 
         thread = threading.Thread(target=read)
         thread.start()
-        for number in range(1, 51):
-            run(store, f"run{number}", {day("d1"): range(30 + number)}, parts=3)
-        done.set()
-        thread.join(_PATIENCE_SECONDS)
+        try:
+            for number in range(1, 51):
+                run(store, f"run{number}", {day("d1"): range(30 + number)}, parts=3)
+        finally:
+            done.set()
+            thread.join(_PATIENCE_SECONDS)
         whole = [{("d1", f"run{number}"): 30 + number} for number in range(51)]
         assert views, "the reader saw nothing at all"
         assert [view for view in views if view not in whole] == []

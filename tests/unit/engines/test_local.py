@@ -103,15 +103,17 @@ def test_the_first_error_is_raised_and_starts_no_more(engine: LocalEngine) -> No
 
 
 def blocks_without_end(engine: LocalEngine, running: threading.Event) -> Callable[[WorkUnit], UnitReport]:
-    """Work that only a stop ends: blocks of a few milliseconds, for ever."""
+    """Work that only a stop ends: blocks of a few milliseconds. Where none comes, the test fails."""
 
     def block(_: int) -> None:
         running.set()
         time.sleep(0.002)
 
     def work(unit: WorkUnit) -> UnitReport:
-        while True:
+        end = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < end:
             list(engine.blocks(block, range(4)))
+        raise AssertionError("nothing stopped this unit")
 
     return work
 
@@ -132,6 +134,15 @@ def test_an_error_stops_units_in_work_at_their_next_block(engine: LocalEngine) -
     assert time.monotonic() - started < PATIENCE_SECONDS
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts, as under a user's shell; what a script started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_stops_units_in_work_at_their_next_block() -> None:
     running = threading.Event()
 

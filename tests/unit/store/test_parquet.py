@@ -1,7 +1,9 @@
 """What is the Parquet store's own: the exchange, the hidden bookkeeping, and folders of others."""
 
 import errno
+import fcntl
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,25 @@ def test_a_folder_with_files_of_others_is_never_replaced(tmp_path: Path) -> None
     with pytest.raises(StoreError, match="did not write"):
         store.begin("run1", SCHEMA, [WHOLE])
     assert (table / "mine.csv").read_text() == "precious"
+
+
+def test_a_process_that_was_forked_during_a_commit_does_not_keep_the_lock(tmp_path: Path) -> None:
+    lock = tmp_path / ".table.batchinfer" / "lock"
+    children = []
+
+    def fork() -> None:
+        held = [int(fd.name) for fd in Path("/proc/self/fd").iterdir() if fd.exists() and fd.samefile(lock)]
+        children.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=held))
+
+    with tripping(Fault(GO_LIVE), fork):
+        run(parquet(tmp_path), "run1", TWO_DAYS)
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        for child in children:
+            child.communicate(timeout=60)
+    assert children
 
 
 def test_an_empty_folder_is_taken_over(tmp_path: Path) -> None:
