@@ -124,7 +124,7 @@ class QualityGate(BatchinferError):
 
 
 class RunFailed(BatchinferError):
-    """The run could not go on. Nothing was committed."""
+    """The run could not go on."""
 
 
 class LedgerError(RunFailed):

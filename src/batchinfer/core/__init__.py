@@ -1,7 +1,7 @@
 """Arrow batch contracts, the ONE scoring path, work units and their reports, and the ports."""
 
 from batchinfer.core import arrays, files
-from batchinfer.core._identity import partition_path, run_id
+from batchinfer.core._identity import HIVE_NULL, NULL_TO_READERS, partition_path, run_id
 from batchinfer.core._ledger import check_ledger
 from batchinfer.core._ports import (
     BlockMap,
@@ -42,8 +42,10 @@ from batchinfer.core._units import (
 )
 
 __all__ = [
+    "HIVE_NULL",
     "LINEAGE",
     "MODEL",
+    "NULL_TO_READERS",
     "POSITION",
     "RUN_ID",
     "SOURCE",
