@@ -132,7 +132,7 @@ class DriftGate(BatchinferError):
 
 
 class RunFailed(BatchinferError):
-    """The run could not go on. Nothing was committed."""
+    """The run could not go on."""
 
 
 class LedgerError(RunFailed):

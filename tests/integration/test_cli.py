@@ -19,26 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from tests.integration.report import assert_contract
 
 from batchinfer.cli import main
 
 Rows = Callable[[int, int], pa.Table]
 
 ROOT = Path(__file__).parents[2]
-REPORT_FIELDS = {
-    "run_id",
-    "status",
-    "pipeline",
-    "parameters",
-    "model",
-    "rows",
-    "units",
-    "seconds",
-    "rows_per_second",
-    "table_version",
-    "quality",
-    "drift",
-}
 
 
 def invoke(*arguments: str, code: int = 0) -> Result:
@@ -217,13 +204,6 @@ def test_plan_tells_what_the_run_will_do(spec: str) -> None:
 # A run's output
 
 
-def assert_contract(report: dict[str, Any]) -> None:
-    assert report.keys() >= REPORT_FIELDS
-    assert report["model"].keys() >= {"name", "version", "digest"}
-    assert report["rows"].keys() == {"read", "scored", "quarantined", "skipped"}
-    assert report["units"].keys() == {"total", "reused"}
-
-
 def test_json_is_the_one_line_on_stdout_and_text_goes_to_stderr(spec: str) -> None:
     result = invoke("run", spec, "-p", "ds=d1", "--json")
     (line,) = result.stdout.splitlines()
@@ -259,6 +239,29 @@ def test_json_of_a_failed_run_is_its_report_too(pipeline: Any, rows: Rows, spec:
     report = json.loads(result.stdout)
     assert_contract(report)
     assert report["status"] == "failed" and "cannot write" in report["error"]
+
+
+def test_json_of_a_run_that_has_no_plan_is_a_report_without_an_id(
+    pipeline: Any, spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(*arguments: str, code: int = 2) -> dict[str, Any]:
+        result = invoke("run", *arguments, "--json", code=code)
+        (line,) = result.stdout.splitlines()
+        report: dict[str, Any] = json.loads(line)
+        assert_contract(report)
+        assert (report["run_id"], report["table_version"], report["rows"]["read"]) == (None, None, 0)
+        assert report["error"].splitlines()[0] in result.stderr or code == 130
+        return report
+
+    report = told(spec, "-p", "ds=d9")
+    assert (report["status"], report["pipeline"], report["parameters"]) == ("failed", "scores", {"ds": "d9"})
+    assert "d9: no such file" in report["error"]
+    assert "no parameter 'day'" in told(spec, "-p", "day=1")["error"]
+    assert "expected NAME=VALUE" in told(spec, "-p", "ds")["error"]
+    assert told("nowhere.yaml", "-p", "ds=d1")["pipeline"] == "nowhere.yaml"
+    monkeypatch.setattr("batchinfer.runs._job.make_plan", lambda *_: signal.raise_signal(signal.SIGTERM))
+    assert told(spec, "-p", "ds=d1", code=130)["status"] == "interrupted"
+    assert not (pipeline.root / "runs").exists()
 
 
 def test_json_logs_are_json_lines_with_the_run_id_and_nothing_else(
@@ -316,6 +319,20 @@ def test_runs_are_listed_and_shown_by_the_beginning_of_their_id(pipeline: Any, r
     assert "2 runs begin" in invoke("runs", "show", "", code=2).stderr
 
 
+def test_a_record_that_cannot_be_read_is_named_and_the_others_are_listed(
+    pipeline: Any, spec: str, tmp_path: Path
+) -> None:
+    run_id = json.loads(invoke("run", spec, "-p", "ds=d1", "--json").stdout)["run_id"]
+    contents = {"torn": '{"run_id": "torn", "sta', "list": "[]", "other": '{"a": 1}'}
+    for name, content in contents.items():
+        (pipeline.root / "runs" / f"{name}.json").write_text(content)
+    listed = process("runs", "list", "--json", cwd=tmp_path)
+    assert listed.returncode == 0
+    assert [report["run_id"] for report in json.loads(listed.stdout)] == [run_id]
+    assert all(f"runs/{name}.json: not a run record" in listed.stderr for name in contents)
+    assert "torn.json: not a run record" in invoke("runs", "show", "torn", code=2).stderr
+
+
 @pytest.mark.parametrize("store", ["delta", "parquet"])
 def test_history_tells_each_commit_newest_first(pipeline: Any, rows: Rows, spec: str, store: str) -> None:
     into = ["--set", f"output.store={store}"]
@@ -371,6 +388,23 @@ def test_explain_ends_with_1_when_the_bits_differ(pipeline: Any, spec: str) -> N
     (told,) = json.loads(invoke("explain", spec, "--key", "8", "-p", "ds=d1", "--json").stdout)
     assert told["bit_exact"] is True and told["key"] == {"id": 8}
     assert "no row with id=700" in invoke("explain", spec, "--key", "700", code=2).stderr
+
+
+def test_explain_writes_json_also_of_numbers_that_json_does_not_know(
+    pipeline: Any, rows: Rows, spec: str
+) -> None:
+    infinite = float("inf")
+    table = rows(0, 100)
+    for name, value in (("x0", [infinite, -infinite, infinite]), ("x2", [0, 0, infinite])):
+        column = pa.array([*value, *[0.0] * 97], pa.float32())
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    pipeline.write_input(table, ds="d1")
+    invoke("run", spec, "-p", "ds=d1")
+    for row, text in enumerate(["Infinity", "-Infinity", "NaN"]):
+        line = invoke("explain", spec, "--key", str(row), "--json").stdout
+        (told,) = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+        assert told["stored"] == told["rescored"] == {"score": text}
+        assert told["inputs"]["x0"] == ("Infinity" if row == 2 else text)
 
 
 def test_every_command_helps_and_a_wrong_one_is_exit_2() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from tests.integration.report import assert_contract
 
 import batchinfer
 from batchinfer.errors import InputError, Interrupted, QualityGate, SpecError, StoreError, UsageError
-from batchinfer.runs import Explanation, RunRecords, RunReport, explain, open_quarantine, open_results
+from batchinfer.runs import Explanation, RunRecords, RunReport, _job, explain, open_quarantine, open_results
 
 Rows = Callable[[int, int], pa.Table]
-
-REPORT_FIELDS = {
-    "run_id",
-    "status",
-    "pipeline",
-    "parameters",
-    "model",
-    "rows",
-    "units",
-    "seconds",
-    "rows_per_second",
-    "table_version",
-    "quality",
-    "drift",
-}
 LINEAGE = ["_model", "_run_id", "_source", "_position"]
 
 TRANSFORM = """
@@ -155,7 +142,7 @@ def test_the_report_has_the_fields_of_the_contract(world: World, rows: Rows) -> 
     report = world.run()
 
     told = report.to_dict()
-    assert told.keys() >= REPORT_FIELDS
+    assert_contract(told)
     assert json.loads(report.to_json()) == told
     assert (report.status, report.pipeline, report.parameters) == ("done", "scores", {"ds": "d1"})
     assert told["rows"] == {"read": 100, "scored": 100, "quarantined": 0, "skipped": 0}
@@ -210,9 +197,31 @@ def test_the_same_work_is_recognised_and_not_done_again(world: World, rows: Rows
     assert again.table_version == first.table_version
     assert again.units == {"total": 1, "reused": 1}
     assert (again.status, again.rows) == ("done", first.rows)
+    assert again.rows_per_second == 0 < first.rows_per_second
     assert world.commits() == commits
     assert world.table().equals(before)
     assert path.exists()
+
+
+def test_a_recognised_rerun_tells_its_own_time_and_the_rows_that_stand(
+    world: World, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.write(with_values(rows(0, 200), "x0", {3: None}))
+    first = world.run()
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Later:
+            return cls(2040, 1, 2, tzinfo=tz)
+
+    monkeypatch.setattr("batchinfer.runs._job.datetime", Later)
+    again = world.run()
+
+    assert again.started_at == "2040-01-02T00:00:00+00:00" != first.started_at
+    assert again.with_(started_at="", seconds=0.0, rows_per_second=0) == first.with_(
+        started_at="", seconds=0.0, rows_per_second=0, units={"total": 1, "reused": 1}
+    )
+    assert RunRecords().find(again.run_id) == again
 
 
 def test_a_changed_input_is_other_work_and_replaces_its_partition_alone(world: World, rows: Rows) -> None:
@@ -280,6 +289,19 @@ def test_without_partition_columns_a_run_replaces_the_whole_table(world: World, 
     assert sorted(table.schema.names) == sorted(["id", "note", "score", *LINEAGE])
     assert_scores(table, rows(500, 20))
     assert set(table["_run_id"].to_pylist()) == {report.run_id}
+
+
+def test_a_folder_for_null_is_no_partition_but_a_null_to_carry(world: World, rows: Rows) -> None:
+    world.write(rows(0, 10), ds="d1/region=__HIVE_DEFAULT_PARTITION__")
+    world.write(rows(10, 10), ds="d1/region=eu")
+    with pytest.raises(
+        InputError, match=r"region=__HIVE_DEFAULT_PARTITION__/part-0\.parquet: .*null"
+    ) as caught:
+        world.run(**{"output.partition_by": ["ds", "region"]})
+    assert caught.value.exit_code == 2 and not world.has_table()
+
+    world.run(**{"output.carry": ["region"]})
+    assert world.table().sort_by("id")["region"].to_pylist() == [None] * 10 + ["eu"] * 10
 
 
 def test_a_partition_column_that_nobody_states_is_named(world: World, rows: Rows) -> None:
@@ -479,6 +501,33 @@ def test_a_rerun_of_a_run_with_quarantine_changes_neither_table(world: World, ro
     again = world.run()
     assert (world.table(), world.table("_quarantine")) == before
     assert (again.rows.quarantined, again.units["reused"]) == (1, 1)
+
+
+def test_results_stand_where_only_the_quarantines_commit_failed_and_a_rerun_makes_it_good(
+    world: World, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.write(with_values(rows(0, 100), "x0", {1: None}))
+    commit = _job._commit_quarantine
+
+    def fails(*arguments: Any) -> None:
+        raise StoreError("no room for the quarantine")
+
+    monkeypatch.setattr(_job, "_commit_quarantine", fails)
+    with pytest.raises(StoreError, match="no room") as caught:
+        world.run()
+    monkeypatch.setattr(_job, "_commit_quarantine", commit)
+
+    told = caught.value.fields["report"]
+    assert told.status == "failed" and told.table_version is not None
+    assert RunRecords().find(told.run_id) == told
+    before = world.table()
+    assert before.num_rows == 99 and not world.has_table("_quarantine")
+
+    again = world.run()
+    assert (again.status, again.table_version, again.error) == ("done", told.table_version, None)
+    assert (again.rows.quarantined, again.units) == (1, {"total": 1, "reused": 1})
+    assert world.table().equals(before)
+    assert world.table("_quarantine")["id"].to_pylist() == [1]
 
 
 def test_too_many_refused_rows_stop_the_run_before_its_commit(world: World, rows: Rows) -> None:

@@ -232,10 +232,18 @@ def run(
     from batchinfer.cli._progress import open_progress
     from batchinfer.runs import run as run_pipeline
 
-    spec = _spec(pipeline, overrides, engine)
     quiet = _logs_json(click.get_current_context())
     progress = None if quiet else open_progress()
-    report = run_pipeline(spec, _pairs(parameters, "-p"), progress=progress)
+    name, given = pipeline, dict[str, str]()
+    try:
+        given = _pairs(parameters, "-p")
+        spec = _spec(pipeline, overrides, engine)
+        name = spec.name
+        report = run_pipeline(spec, given, progress=progress)
+    except (BatchinferError, KeyboardInterrupt) as e:
+        if as_json and not (isinstance(e, BatchinferError) and "report" in e.fields):
+            _render.unplanned(name, given, e)
+        raise
     if not (as_json and quiet):
         _render.report(report, err=as_json)
     if as_json:

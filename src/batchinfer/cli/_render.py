@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,18 @@ if TYPE_CHECKING:
 
 
 def as_json(value: Any) -> None:
-    """One line of JSON."""
-    click.echo(json.dumps(value, default=str))
+    """One line of JSON. It knows no NaN and no infinity: these become the texts NaN, Infinity and -Infinity."""
+    click.echo(json.dumps(_finite(value), default=str, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def _lines(title: str, pairs: Sequence[tuple[str, str]], *, err: bool = False) -> None:
@@ -53,6 +64,22 @@ def report(found: RunReport, *, err: bool = False) -> None:
     pairs.append(("run", found.run_id))
     title = f"{found.pipeline} {_parameters(found.parameters)}".rstrip()
     _lines(f"{title}: {found.status} in {found.seconds:.2f} s", pairs, err=err)
+
+
+def unplanned(pipeline: str, parameters: dict[str, str], error: BaseException) -> None:
+    """The report, as JSON, of a run that ended before it had a plan, and so an id and a record."""
+    from batchinfer.runs import RunReport
+
+    stopped = isinstance(error, KeyboardInterrupt)
+    told = RunReport(
+        run_id="",
+        status="interrupted" if stopped else "failed",
+        pipeline=pipeline,
+        parameters=parameters,
+        model={},
+        error="interrupted" if stopped else str(error),
+    )
+    as_json({**told.to_dict(), "run_id": None, "model": dict.fromkeys(("name", "version", "digest"))})
 
 
 def _plan_values(found: Plan) -> dict[str, Any]:

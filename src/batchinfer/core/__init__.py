@@ -1,7 +1,7 @@
 """Arrow batch contracts, the ONE scoring path, work units and their reports, and the ports."""
 
 from batchinfer.core import arrays, files
-from batchinfer.core._identity import partition_path, run_id
+from batchinfer.core._identity import HIVE_NULL, NULL_TO_READERS, partition_path, run_id
 from batchinfer.core._ledger import check_ledger
 from batchinfer.core._ports import (
     BlockMap,
@@ -50,8 +50,10 @@ from batchinfer.core._units import (
 
 __all__ = [
     "EXPECTATIONS",
+    "HIVE_NULL",
     "LINEAGE",
     "MODEL",
+    "NULL_TO_READERS",
     "POSITION",
     "REASON",
     "RUN_ID",

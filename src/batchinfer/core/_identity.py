@@ -10,6 +10,11 @@ from urllib.parse import quote
 
 from batchinfer.core._units import InputFile, Partition
 
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+"""The folder that Hive and Spark write rows to whose partition column is null."""
+NULL_TO_READERS = ("", HIVE_NULL)
+"""Partition values that not every reader can tell from null: "" is null to Delta Lake."""
+
 
 def run_id(
     *,

@@ -181,7 +181,9 @@ class Store(Protocol):
 
         Raises:
             CommitRefused: a partition was replaced since `begin`. Nothing has changed.
+            StoreError: the table cannot be written, or a staged part is gone. Nothing has changed.
             CommitUnknown: the outcome could not be learnt. Nothing may be deleted.
+            Transient: others commit to the table without a pause. Nothing has changed.
         """
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import reduce
 from operator import and_
@@ -80,7 +80,9 @@ def run(
         progress: told how the run gets on.
 
     Raises:
-        BatchinferError: see `batchinfer.errors`; unless it is CommitUnknown, nothing was committed.
+        BatchinferError: see `batchinfer.errors`. Nothing was committed, unless it is CommitUnknown, or its
+            report (`error.fields["report"]`) has a table_version: then the results stand, and what comes after
+            their commit failed, as that of the quarantined rows. Running again makes either good.
     """
     started = time.perf_counter()
     plan = make_plan(spec, parameters or {})
@@ -89,7 +91,10 @@ def run(
     records.write(report)
     _log.info("planned %d rows in %d units", plan.rows, len(plan.units), extra={"run_id": plan.run_id})
     try:
-        report = _work_and_commit(plan, report, started, progress or _Silent())
+        report, finish = _work_and_commit(plan, report, started, progress or _Silent())
+        # From here on readers see the results. A kill or an error before the end is made good by a rerun.
+        finish()
+        report = _timed(report, time.perf_counter() - started).with_(status="done")
     except KeyboardInterrupt as e:
         seconds = time.perf_counter() - started
         stopped = report.with_(status="interrupted", seconds=round(seconds, 3), error="interrupted")
@@ -114,7 +119,10 @@ def run(
     return report
 
 
-def _work_and_commit(plan: Plan, report: RunReport, started: float, progress: Progress) -> RunReport:
+def _work_and_commit(
+    plan: Plan, report: RunReport, started: float, progress: Progress
+) -> tuple[RunReport, Callable[[], None]]:
+    """Go as far as the results' commit. Returns the report with its version, and what is left to be done."""
     path = ScoringPath(plan.scorer, plan.transform, plan.key, plan.carry)
     results = open_results(plan.spec, plan.output_path)
     quarantine = open_quarantine(plan.spec, plan.output_path)
@@ -122,9 +130,15 @@ def _work_and_commit(plan: Plan, report: RunReport, started: float, progress: Pr
     staging = Staging(results.staging(plan.run_id), quarantine.staging(plan.run_id))
     if (found := results.committed(plan.run_id, plan.partitions)) is not None:
         version, info = found
-        report = RunReport.from_dict(info.report)
+        done = RunReport.from_dict(info.report)
         reports = _receipts(plan, staging)
-        units = {"total": len(plan.units), "reused": len(plan.units)}
+        report = report.with_(
+            rows=done.rows,
+            units={"total": len(plan.units), "reused": len(plan.units)},
+            quality=done.quality,
+            drift=done.drift,
+            model_loads=done.model_loads,
+        )
     else:
         reports = _work(plan, path, staging, progress)
         check_ledger(plan.units, reports)
@@ -134,12 +148,13 @@ def _work_and_commit(plan: Plan, report: RunReport, started: float, progress: Pr
             quarantine.begin(plan.run_id, quarantine_schema(plan.originals), plan.partitions)
         _judge(plan, report)
         version = _commit(results, fence, reports, report)
-        units = report.units
-    # From here on readers see the results. A kill before the last line is made good by a rerun.
-    _commit_quarantine(plan, quarantine, reports, report)
-    files.delete(staging.results.receipts)
-    seconds = time.perf_counter() - started
-    return _timed(report, seconds).with_(status="done", table_version=version, units=units)
+    committed = report.with_(table_version=version)
+
+    def finish() -> None:
+        _commit_quarantine(plan, quarantine, reports, committed)
+        files.delete(staging.results.receipts)
+
+    return committed, finish
 
 
 def _work(plan: Plan, path: ScoringPath, staging: Staging, progress: Progress) -> list[UnitReport]:
@@ -179,7 +194,8 @@ def _summed(report: RunReport, reports: Sequence[UnitReport], started: float) ->
 
 
 def _timed(report: RunReport, seconds: float) -> RunReport:
-    return report.with_(seconds=round(seconds, 3), rows_per_second=int(report.rows.read / seconds))
+    read_now = report.rows.read if report.units["reused"] < report.units["total"] else 0
+    return report.with_(seconds=round(seconds, 3), rows_per_second=int(read_now / seconds))
 
 
 def _judge(plan: Plan, report: RunReport) -> None:

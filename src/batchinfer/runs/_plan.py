@@ -8,8 +8,18 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from batchinfer import source
-from batchinfer.core import EXPECTATIONS, LINEAGE, REASON, InputFile, Partition, Transform, WorkUnit, run_id
-from batchinfer.errors import SpecError, UsageError
+from batchinfer.core import (
+    EXPECTATIONS,
+    LINEAGE,
+    NULL_TO_READERS,
+    REASON,
+    InputFile,
+    Partition,
+    Transform,
+    WorkUnit,
+    run_id,
+)
+from batchinfer.errors import InputError, SpecError, UsageError
 from batchinfer.model import Registry, Scorer
 from batchinfer.spec import PipelineSpec, fill_parameters, parameters_of
 
@@ -152,6 +162,14 @@ def _partitions(
                     f"above {file.input.path}",
                     next_step=f"write {{{column}}} into input.path, or partition the input's folders by it",
                     column=column,
+                )
+            if file.hive.get(column) in NULL_TO_READERS:
+                raise InputError(
+                    f"{file.input.path}: lies in {column}={file.hive[column]}, which readers take for null: no "
+                    "partition of the results can hold its rows",
+                    next_step=f"give the folder a value, or take {column} out of output.partition_by",
+                    column=column,
+                    path=file.input.path,
                 )
             if file.hive.get(column, known[column]) != known[column]:
                 raise UsageError(

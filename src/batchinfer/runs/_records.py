@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 
 from batchinfer.core import files
 from batchinfer.errors import UsageError
 from batchinfer.runs._report import RunReport
+
+_log = logging.getLogger("batchinfer.runs")
 
 
 class RunRecords:
@@ -26,9 +29,14 @@ class RunRecords:
         files.write_bytes(files.join(self.location, f"{report.run_id}.json"), text.encode())
 
     def all(self) -> list[RunReport]:
-        """Every readable record, the latest first."""
-        names = [info.base_name for info in files.list_files(self.location) if info.extension == "json"]
-        records = [self._read(files.join(self.location, name)) for name in names]
+        """Every readable record, the latest first; a warning is logged for each file that is none."""
+        records = []
+        for info in files.list_files(self.location):
+            if info.extension == "json":
+                try:
+                    records.append(self._read(files.join(self.location, info.base_name)))
+                except UsageError as e:
+                    _log.warning("%s", e)
         return sorted(records, key=lambda report: report.started_at, reverse=True)
 
     def find(self, run_id: str) -> RunReport:

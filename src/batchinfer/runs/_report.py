@@ -24,13 +24,13 @@ class RunReport:
         model: name, version and digest of the bundle that scored.
         rows: read = scored + quarantined + skipped.
         units: total, and how many of them an earlier attempt had done already.
-        seconds: wall time from the plan to the commit.
-        rows_per_second: rows read in that time.
+        seconds: wall time of this attempt, from the plan to the commit.
+        rows_per_second: rows read in that time; 0 where an earlier attempt had done all units.
         table_version: the results table's version with these rows; None before a commit.
         quality: rows refused by reason, NaN and infinite scores by column.
         drift: empty, until drift is measured.
         model_loads: how many sessions were opened, over all workers.
-        started_at: UTC, ISO 8601.
+        started_at: when this attempt began; UTC, ISO 8601.
         error: what went wrong, where the status is not done.
     """
 

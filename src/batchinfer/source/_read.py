@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchinfer.core import InputFile, Slice, WorkUnit, arrays, files
+from batchinfer.core import HIVE_NULL, InputFile, Slice, WorkUnit, arrays, files
 from batchinfer.errors import InputChanged, InputError
 from batchinfer.source._files import changed, discover
 from batchinfer.source._footer import DECODING_ERRORS, column_of_leaves, hive_keys, reason_of
@@ -27,7 +27,6 @@ BATCH_BYTES = 16 * 1024 * 1024
 _BUFFERS_BYTES = 16 * 1024 * 1024
 """All columns' read buffers together."""
 _PROBE_ROWS = 1024
-_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 def read_unit(
@@ -41,7 +40,7 @@ def read_unit(
     Args:
         unit: what to read.
         columns: the columns to read, in this order; None for all. A column that a file lacks and that one of
-            its folders names (`ds=…`) is that folder's value as text.
+            its folders names (`ds=…`) is that folder's value as text; Hive's name for null is null.
         dictionaries: text columns to hand out as dictionaries, as the file holds them: a fraction of the
             decoding where values repeat, a multiple of it where they do not.
 
@@ -281,7 +280,7 @@ def _in_order(batch: pa.RecordBatch, layout: _Layout) -> pa.RecordBatch:
     def column(name: str) -> pa.Array:
         if name in held:
             return batch.column(held.index(name))
-        if layout.folders[name] == _HIVE_NULL:
+        if layout.folders[name] == HIVE_NULL:
             return pa.nulls(batch.num_rows, pa.string())
         return pa.repeat(layout.folders[name], batch.num_rows)
 

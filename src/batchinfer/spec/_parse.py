@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -51,7 +51,7 @@ def parse_spec(
     for key, value in (overrides or {}).items():
         _override(document, key, value, file)
     if "folder" in document:  # a field of the object, not a key of the file
-        raise _unknown_key("folder", PipelineSpec, file, SpecError)
+        raise _unknown_key(["folder"], PipelineSpec, file, SpecError)
     filled = fill_environment(document, os.environ)
     return validate(PipelineSpec, {**filled, "folder": file.parent}, name=file)
 
@@ -79,19 +79,24 @@ def _finding(kind: type[BaseModel], finding: Any) -> str:
     location = [str(part) for part in finding["loc"]]
     key = ".".join(location) or "the spec"
     if finding["type"] == "extra_forbidden":
-        return str(_unknown_key(key, kind, None, SpecError))
+        return str(_unknown_key(location, kind, None, SpecError))
     if finding["type"] == "missing":
         return f"'{key}' is missing"
+    found = finding["input"]
+    if finding["type"] in {"tuple_type", "list_type"}:
+        example = f", as [{found}]" if isinstance(found, str) else ""
+        return f"'{key}': takes a list{example}, found {found!r}"
     message = finding["msg"].removeprefix("Value error, ")
     if finding["type"] == "value_error":
         return str(message)
-    return f"'{key}': {message[0].lower()}{message[1:]}, found {finding['input']!r}"
+    return f"'{key}': {message[0].lower()}{message[1:]}, found {found!r}"
 
 
 def _unknown_key(
-    key: str, kind: type[BaseModel], file: Path | None, error: type[BatchinferError]
+    location: Sequence[str], kind: type[BaseModel], file: Path | None, error: type[BatchinferError]
 ) -> BatchinferError:
-    *path, last = key.split(".")
+    *path, last = location
+    key = ".".join(location)
     allowed = _keys_at(kind, path)
     near = difflib.get_close_matches(last, allowed, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"allowed here: {', '.join(allowed)}"
@@ -102,8 +107,11 @@ def _unknown_key(
 def _keys_at(kind: type[BaseModel], path: list[str]) -> list[str]:
     current: Any = kind
     for part in path:
-        field = getattr(current, "model_fields", {}).get(part)
-        current = field.annotation if field else None
+        if get_origin(current) is dict:
+            current = get_args(current)[1]
+        else:
+            field = getattr(current, "model_fields", {}).get(part)
+            current = field.annotation if field else None
     return sorted(n for n, f in getattr(current, "model_fields", {}).items() if not f.exclude)
 
 

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 _Column = Annotated[str, Field(min_length=1)]
+
+
+def _read_number(value: object) -> object:
+    """The number that a text says: what comes from the environment is text."""
+    if isinstance(value, str):
+        for kind in (int, float):
+            with suppress(ValueError):
+                return kind(value)
+    return value
+
+
+_Number = BeforeValidator(_read_number)
 
 
 class _Section(BaseModel):
@@ -40,7 +53,7 @@ class QualitySpec(_Section):
     """
 
     on_failure: Literal["quarantine", "fail"] = "quarantine"
-    max_quarantined: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.05
+    max_quarantined: Annotated[float, _Number, Field(ge=0, le=1)] = 0.05
 
 
 class EngineSpec(_Section):
@@ -50,7 +63,7 @@ class EngineSpec(_Section):
     """
 
     kind: Literal["local"] = "local"
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    threads: Annotated[int, _Number, Field(ge=1, le=1024)] | None = None
 
 
 class PipelineSpec(_Section):
@@ -74,10 +87,12 @@ class PipelineSpec(_Section):
         for column in [*kept, *self.output.partition_by]:
             if column.startswith("_"):
                 raise ValueError(f"column '{column}': names with a leading _ are kept for lineage")
-        twice = sorted({c for c in kept if kept.count(c) > 1})
-        if twice:
+        if twice := sorted({c for c in kept if kept.count(c) > 1}):
             raise ValueError(f"column '{twice[0]}' is named twice in input.key and output.carry")
-        both = sorted(set(kept) & set(self.output.partition_by))
+        by = self.output.partition_by
+        if twice := sorted({c for c in by if by.count(c) > 1}):
+            raise ValueError(f"column '{twice[0]}' is named twice in output.partition_by")
+        both = sorted(set(kept) & set(by))
         if both:
             raise ValueError(
                 f"column '{both[0]}' is a partition column already; take it out of input.key and output.carry"

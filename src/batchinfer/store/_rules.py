@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from batchinfer.core import Fence, Partition, StagedPart, rows_of_partition
+from batchinfer.core import NULL_TO_READERS, Fence, Partition, StagedPart, rows_of_partition
 from batchinfer.errors import CommitRefused, StoreError
-
-# Hive's folder name for null; and "" is null to Delta Lake. Neither can be told from a value by every reader.
-_NULL_TO_READERS = {"", "__HIVE_DEFAULT_PARTITION__"}
 
 
 def check_partitions(table: str, partition_by: Sequence[str], partitions: Iterable[Partition]) -> None:
@@ -27,7 +24,7 @@ def check_partitions(table: str, partition_by: Sequence[str], partitions: Iterab
                 found=list(names),
             )
         for name, value in partition:
-            if value in _NULL_TO_READERS:
+            if value in NULL_TO_READERS:
                 raise StoreError(
                     f"{table}: partition column '{name}' is {value!r}, which readers take for null",
                     next_step=f"give the run parameter behind '{name}' a value",

@@ -41,7 +41,11 @@ def test_the_order_of_parameters_does_not_matter() -> None:
         {"parameters": {"ds": "2013-01-01"}},
         {"spec_digest": "t"},
         {"model_digest": "n"},
+        {"parameters": {"ds": "2013-01-01", "hub": "JFK"}},
+        {"inputs": []},
         {"inputs": WORK["inputs"][:1]},
+        {"inputs": [FILE, FILE]},
+        {"inputs": [*WORK["inputs"][:1], replace(FILE, path="in/y.parquet", rows=11)]},
         {"inputs": [*WORK["inputs"][:1], replace(FILE, path="in/y.parquet", modified_ns=8)]},
         {"inputs": [*WORK["inputs"][:1], replace(FILE, path="in/y.parquet", size_bytes=8)]},
     ],
@@ -58,9 +62,12 @@ def test_a_units_digest_covers_its_place_its_partition_and_its_slices() -> None:
         replace(unit, index=2),
         replace(unit, partition=(("ds", "b"),)),
         replace(unit, slices=(Slice(FILE, 0, 1, 0, 5),)),
+        replace(unit, slices=(Slice(FILE, 1, 2, 0, 10),)),
+        replace(unit, slices=(Slice(FILE, 0, 2, 0, 9),)),
         replace(unit, slices=(Slice(replace(FILE, modified_ns=8), 0, 2, 0, 10),)),
     ]
-    assert len({other.digest() for other in [unit, *others]}) == 5
+    assert len({other.digest() for other in [unit, *others]}) == 1 + len(others)
+    assert unit.digest() == replace(unit).digest()
     assert (unit.name, unit.rows) == ("00001", 10)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from batchinfer.errors import BatchinferError, ModelError, SpecError
 from batchinfer.spec import EngineSpec, PipelineSpec, load_spec, parse_spec, validate
@@ -94,6 +94,12 @@ def test_all_that_is_wrong_is_told_at_once_with_the_file() -> None:
         ({"output": {"path": "r", "store": "oracle"}}, "'output.store'"),
         ({"engine": {"threads": 0}}, "'engine.threads'"),
         ({"engine": {"threads": 1.5}}, "'engine.threads'"),
+        ({"engine": {"threads": "1.5"}}, "'engine.threads'"),
+        ({"engine": {"threads": "two"}}, "'engine.threads'"),
+        ({"engine": {"threads": True}}, "'engine.threads'"),
+        ({"quality": {"max_quarantined": True}}, "'quality.max_quarantined'"),
+        ({"quality": {"max_quarantined": "much"}}, "'quality.max_quarantined'"),
+        ({"quality": {"max_quarantined": "nan"}}, "'quality.max_quarantined'"),
         ({"transform": "features.py"}, "'transform'"),
         ({"transform": "features:build"}, "'transform'"),
         ({"quality": {"max_quarantined": -0.1}}, "'quality.max_quarantined'"),
@@ -112,7 +118,32 @@ def test_columns_that_results_could_not_tell_apart_are_refused() -> None:
     assert "'ds' is a partition column already" in refusal(
         output={"path": "r", "partition_by": ["ds"], "carry": ["ds"]}
     )
+    assert "'ds' is named twice in output.partition_by" in refusal(
+        output={"path": "r", "partition_by": ["ds", "ds"]}
+    )
     assert "names with a leading _ are kept for lineage" in refusal(input={"path": "x", "key": ["_id"]})
+
+
+def test_a_single_name_where_a_list_belongs_is_shown_as_a_list() -> None:
+    said = "takes a list, as [flight_id], found 'flight_id'"
+    assert f"'input.key': {said}" in refusal(input={"path": "x", "key": "flight_id"})
+    for key in ("partition_by", "carry"):
+        assert f"'output.{key}': {said}" in refusal(output={"path": "r", key: "flight_id"})
+    assert "'output.carry': takes a list, found 3" in refusal(output={"path": "r", "carry": 3})
+
+
+class Leaf(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    column: str = ""
+
+
+class Tree(BaseModel):
+    leaves: dict[str, Leaf]
+
+
+def test_an_unknown_key_below_a_name_of_ones_own_is_answered_with_the_nearest_one_too() -> None:
+    with pytest.raises(SpecError, match=r"unknown key 'leaves\.a\.b\.colum'; did you mean 'column'\?"):
+        validate(Tree, {"leaves": {"a.b": {"colum": "x"}}}, name="tree.yaml")
 
 
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:
@@ -135,6 +166,10 @@ def test_environment_blanks_are_filled_in_overrides_and_file(
     monkeypatch.setenv("RESULTS", "s3://bucket")
     path = write(tmp_path, {**MINIMAL, "output": {"path": "${RESULTS}/delay"}})
     assert load_spec(path).output.path == "s3://bucket/delay"
+    monkeypatch.setenv("THREADS", "3")
+    numbers = {"engine.threads": "${THREADS:-2}", "quality.max_quarantined": "${NOT_SET:-0.25}"}
+    filled = load_spec(path, **numbers)
+    assert (filled.engine.threads, filled.quality.max_quarantined) == (3, 0.25)
     assert load_spec(path, **{"input.path": "${NOT_SET:-data}/in"}).input.path == "data/in"
     with pytest.raises(SpecError, match=r"output\.path: the environment variable NOT_SET is not set"):
         load_spec(path, **{"output.path": "${NOT_SET}"})
