@@ -1,22 +1,86 @@
 """Drift: profiles of features and predictions, taken in the scoring pass and held against the reference's."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from batchinfer.drift._choose import ScoredRows
+from batchinfer.drift._history import (
+    HISTORY,
+    ColumnHistory,
+    DriftHistory,
+    MeasuredRun,
+    RunDrift,
+    history_rows,
+    summarise,
+)
 from batchinfer.drift._measure import ColumnDrift, DriftReport, Thresholds, measure
 from batchinfer.drift._profile import ColumnProfile, Profile, Profiler
 from batchinfer.drift._reference import Reference, ReferenceColumn, build_reference
 from batchinfer.drift._sample import RowSample
 
+if TYPE_CHECKING:
+    from batchinfer.drift._alerts import (
+        Alert,
+        AlertState,
+        Delivery,
+        RunFacts,
+        check_webhook,
+        next_alert,
+        next_state,
+        send,
+    )
+    from batchinfer.drift._chart import chart_page, number, share
+    from batchinfer.drift._picture import chart_svg
+
 __all__ = [
+    "HISTORY",
+    "Alert",
+    "AlertState",
     "ColumnDrift",
+    "ColumnHistory",
     "ColumnProfile",
+    "Delivery",
+    "DriftHistory",
     "DriftReport",
+    "MeasuredRun",
     "Profile",
     "Profiler",
     "Reference",
     "ReferenceColumn",
     "RowSample",
+    "RunDrift",
+    "RunFacts",
     "ScoredRows",
     "Thresholds",
     "build_reference",
+    "chart_page",
+    "chart_svg",
+    "check_webhook",
+    "history_rows",
     "measure",
+    "next_alert",
+    "next_state",
+    "number",
+    "send",
+    "share",
+    "summarise",
 ]
+
+_WHEN_USED = {
+    "_alerts": (
+        *("Alert", "AlertState", "Delivery", "RunFacts"),
+        *("check_webhook", "next_alert", "next_state", "send"),
+    ),
+    "_chart": ("chart_page", "number", "share"),
+    "_picture": ("chart_svg",),
+}
+"""What few runs need: modules of this package that are imported when one of their names is."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _WHEN_USED.items():
+        if name in names:
+            return getattr(import_module(f"batchinfer.drift.{module}"), name)
+    raise AttributeError(f"module 'batchinfer.drift' has no attribute '{name}'")

@@ -1,0 +1,82 @@
+"""A Delta table that is only appended to, each entry once: what runs leave behind beside their results."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pyarrow as pa
+
+from batchinfer.core import files
+from batchinfer.errors import StoreError, Transient
+from batchinfer.store._runs import absolute
+
+_CONFLICTS = 30
+
+
+def append_once(path: str, rows: pa.Table, entry: str) -> None:
+    """Append `rows` under the name `entry`; nothing happens where an entry of that name is there.
+
+    The entry's name is an application transaction of the table, so of two writers of one entry, one is refused.
+
+    Args:
+        path: local path or URL of the table; made if there is none.
+        rows: of the same schema at every call.
+        entry: as the id of a run.
+
+    Raises:
+        StoreError: the table cannot be written, or has another schema.
+        Transient: others append without a pause.
+    """
+    from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+    from deltalake.exceptions import CommitFailedError, DeltaError
+
+    path = absolute(path)
+    app_id = f"batchinfer/{entry}"
+    for attempt in range(_CONFLICTS):
+        try:
+            table = DeltaTable(path) if DeltaTable.is_deltatable(path) else None
+            if table is not None and table.transaction_version(app_id) is not None:
+                return
+            write_deltalake(
+                path if table is None else table,
+                rows,
+                mode="append",
+                commit_properties=CommitProperties(
+                    custom_metadata={"run_id": entry}, app_transactions=[Transaction(app_id, 1)]
+                ),
+            )
+        except CommitFailedError:
+            time.sleep(random.uniform(0, min(1.0, 0.005 * 2**attempt)))
+        except (DeltaError, OSError) as e:
+            raise StoreError(
+                f"{path}: cannot append to the Delta table: {e}",
+                next_step="check the permissions and the table's schema, then run again",
+                table=path,
+            ) from e
+        else:
+            return
+    raise Transient(
+        f"{path}: {_CONFLICTS} commits of others went first", next_step="run again: the rest is done", table=path
+    )
+
+
+def read_appended(path: str) -> pa.Table | None:
+    """All rows of such a table; None where there is none.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+    from pyarrow import fs
+
+    path = absolute(path)
+    try:
+        if not DeltaTable.is_deltatable(path):
+            return None
+        filesystem, root = files.locate(path)
+        dataset = DeltaTable(path).to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, filesystem))
+        return dataset.to_table()
+    except (DeltaError, OSError) as e:
+        raise StoreError(f"{path}: cannot read the Delta table: {e}", table=path) from e
