@@ -1,6 +1,19 @@
 """Quality: a Great Expectations suite, compiled to Arrow and run on every row in the scoring pass."""
 
 from batchinfer.quality._checks import SuiteChecks, SuiteTally, refuses
+from batchinfer.quality._compile import compile_suite
 from batchinfer.quality._expectation import Check, Expectation, Judgement, State
+from batchinfer.quality._suite import Suite, load_suite
 
-__all__ = ["Check", "Expectation", "Judgement", "State", "SuiteChecks", "SuiteTally", "refuses"]
+__all__ = [
+    "Check",
+    "Expectation",
+    "Judgement",
+    "State",
+    "Suite",
+    "SuiteChecks",
+    "SuiteTally",
+    "compile_suite",
+    "load_suite",
+    "refuses",
+]

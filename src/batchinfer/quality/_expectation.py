@@ -12,6 +12,8 @@ import pyarrow as pa
 
 from batchinfer.core import Lineage
 
+Severity = Literal["critical", "warning", "info"]
+
 State = dict[str, Any]
 """What an expectation knows of the rows it has measured: plain JSON values, so that receipts can carry it."""
 
@@ -32,7 +34,7 @@ class Expectation:
     index: int
     type: str
     kwargs: Mapping[str, Any]
-    severity: Literal["critical", "warning", "info"] = "critical"
+    severity: Severity = "critical"
     meta: Mapping[str, Any] = field(default_factory=dict)
     id: str | None = None
 
@@ -66,10 +68,6 @@ class Check(Protocol):
     @property
     def columns(self) -> tuple[str, ...]:
         """The input columns it reads, those of its row condition included."""
-
-    @property
-    def by_row(self) -> bool:
-        """Whether it finds rows unexpected; else it is about all rows together."""
 
     def measure(self, batch: pa.RecordBatch, lineage: Lineage) -> tuple[State, npt.NDArray[np.bool_] | None]:
         """The state of these rows alone, and which of them it finds unexpected.
