@@ -60,7 +60,7 @@ def _logs_json(ctx: click.Context) -> bool:
 def main(ctx: click.Context, log_format: str | None) -> None:
     """Score data with a trained model: Parquet in, ONNX Runtime, one atomic commit out.
 
-    Exit codes: 0 done, 1 failed, 2 wrong use, spec or input, 3 quality gate, 75 transient (try again).
+    Exit codes: 0 done, 1 failed, 2 wrong use, spec or input, 3 quality gate, 4 drift gate, 75 transient (try again).
     """
     _catch_signals(ctx)
     if log_format:

@@ -65,6 +65,12 @@ class Refusals:
         """The same refusals, of rows that are numbered otherwise: row i is now `rows[i]`."""
         return Refusals(rows[self.rows], self.codes, self.reasons)
 
+    def others(self, batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
+        """The places of the batch's rows that are not refused."""
+        others = np.ones(batch.num_rows, np.bool_)
+        others[self.rows] = False
+        return np.flatnonzero(others)
+
     def joined(self, other: Refusals) -> Refusals:
         """Both; no row may be in each."""
         if not len(other) or not len(self):

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from batchinfer.core import arrays
@@ -83,7 +82,7 @@ class ScoringPath:
             refused, checked = self.checks.check(batch, lineage)
         if not refused:
             return replace(self._score(batch, lineage, blocks), checks=checked)
-        passed = _others(refused, batch.num_rows)
+        passed = refused.others(batch)
         places = arrays.from_numpy(passed)
         scored = self._score(batch.take(places), lineage.take(places), blocks)
         return replace(scored, refused=refused.joined(scored.refused.of(passed)), checks=checked)
@@ -95,7 +94,7 @@ class ScoringPath:
             features = self._transform(batch, _place(lineage))
         predictions, refused = self._predict(features, blocks)
         if refused:
-            good = arrays.from_numpy(_others(refused, batch.num_rows))
+            good = arrays.from_numpy(refused.others(batch))
             kept = [column.take(good) for column in kept]
             lineage = lineage.take(good)
             features = features.take(good)
@@ -125,13 +124,6 @@ class ScoringPath:
         return pa.RecordBatch.from_arrays(
             [pa.nulls(0, field.type) for field in schema], schema=schema
         ), Refusals.none()
-
-
-def _others(refused: Refusals, rows: int) -> npt.NDArray[np.int64]:
-    """The places of the rows that are not refused."""
-    others = np.ones(rows, np.bool_)
-    others[refused.rows] = False
-    return np.flatnonzero(others)
 
 
 def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         AlertState,
         Delivery,
         RunFacts,
+        State,
         check_webhook,
         next_alert,
         next_state,
@@ -53,6 +54,7 @@ __all__ = [
     "RunDrift",
     "RunFacts",
     "ScoredRows",
+    "State",
     "Thresholds",
     "build_reference",
     "chart_page",
@@ -70,7 +72,7 @@ __all__ = [
 
 _WHEN_USED = {
     "_alerts": (
-        *("Alert", "AlertState", "Delivery", "RunFacts"),
+        *("Alert", "AlertState", "Delivery", "RunFacts", "State"),
         *("check_webhook", "next_alert", "next_state", "send"),
     ),
     "_chart": ("chart_page", "number", "share"),

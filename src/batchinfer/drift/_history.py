@@ -84,10 +84,14 @@ def history_rows(run: MeasuredRun, report: Mapping[str, Any]) -> pa.Table:
         {**of_run, "column": name, **{figure: measured[figure] for figure in figures}}
         for name, measured in report["columns"].items()
     ]
+    if not rows:
+        return HISTORY.empty_table()
     # Read as JSON: `Table.from_pylist` would import pandas, in every run that measures drift.
     lines = "\n".join(json.dumps(row, default=str) for row in rows).encode()
     options = pa_json.ParseOptions(explicit_schema=HISTORY, unexpected_field_behavior="error")
-    return pa_json.read_json(pa.BufferReader(lines), parse_options=options).select(HISTORY.names).cast(HISTORY)
+    return (
+        pa_json.read_json(pa.BufferReader(lines), parse_options=options).select(HISTORY.names).cast(HISTORY)
+    )
 
 
 @dataclass(frozen=True, slots=True)

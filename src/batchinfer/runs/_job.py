@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import reduce
 from operator import and_
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,13 +23,16 @@ from batchinfer.core import (
     UnitReport,
     check_ledger,
     files,
-    merge_counts,
     quarantine_schema,
     total_rows,
 )
 from batchinfer.engines import open_engine
-from batchinfer.errors import BatchinferError, CommitUnknown, Interrupted, QualityGate, UsageError
+from batchinfer.errors import BatchinferError, CommitUnknown, Interrupted, UsageError
+from batchinfer.quality import SuiteChecks
+from batchinfer.runs._alerting import tell
+from batchinfer.runs._drift import SAMPLE, hold_drift, keep_drift, measure_drift, packed_sample
 from batchinfer.runs._plan import Plan, make_plan
+from batchinfer.runs._quality import VALIDATION, hold_gate, judge_suite, row_quality
 from batchinfer.runs._records import RunRecords
 from batchinfer.runs._report import RunReport
 from batchinfer.runs._worker import Staging, Worker
@@ -91,7 +94,7 @@ def run(
     records.write(report)
     _log.info("planned %d rows in %d units", plan.rows, len(plan.units), extra={"run_id": plan.run_id})
     try:
-        report, finish = _work_and_commit(plan, report, started, progress or _Silent())
+        report, finish = _work_and_commit(plan, report, started, records, progress or _Silent())
         # From here on readers see the results. A kill or an error before the end is made good by a rerun.
         finish()
         report = _timed(report, time.perf_counter() - started).with_(status="done")
@@ -110,23 +113,25 @@ def run(
         seconds = time.perf_counter() - started
         told = e.fields.get("report") if isinstance(e, BatchinferError) else None
         failed = (told or report).with_(status=status, seconds=round(seconds, 3), error=str(e) or repr(e))
+        failed = failed.with_(alerts=tell(spec, records, failed, e))
         records.write(failed)
         if isinstance(e, BatchinferError):
             e.fields["report"] = failed
         raise
+    report = report.with_(alerts=tell(spec, records, report))
     records.write(report)
     _log.info("committed version %s", report.table_version, extra={"run_id": plan.run_id})
+    hold_drift(spec.drift, report)
     return report
 
 
 def _work_and_commit(
-    plan: Plan, report: RunReport, started: float, progress: Progress
+    plan: Plan, report: RunReport, started: float, records: RunRecords, progress: Progress
 ) -> tuple[RunReport, Callable[[], None]]:
     """Go as far as the results' commit. Returns the report with its version, and what is left to be done."""
-    path = ScoringPath(plan.scorer, plan.transform, plan.key, plan.carry)
     results = open_results(plan.spec, plan.output_path)
     quarantine = open_quarantine(plan.spec, plan.output_path)
-    fence = results.begin(plan.run_id, path.result_schema, plan.partitions)
+    fence = results.begin(plan.run_id, plan.result_schema, plan.partitions)
     staging = Staging(results.staging(plan.run_id), quarantine.staging(plan.run_id))
     if (found := results.committed(plan.run_id, plan.partitions)) is not None:
         version, info = found
@@ -140,85 +145,85 @@ def _work_and_commit(
             model_loads=done.model_loads,
         )
     else:
-        reports = _work(plan, path, staging, progress)
+        reports, checks = _work(plan, staging, progress)
         check_ledger(plan.units, reports)
         report = _summed(report, reports, started)
         if any(unit.quarantine for unit in reports):
             # Marks the parts as this run's, so that a sweep finds them should the run end here.
             quarantine.begin(plan.run_id, quarantine_schema(plan.originals), plan.partitions)
-        _judge(plan, report)
+        report = _judge(plan, report, reports, checks, records)
         version = _commit(results, fence, reports, report)
     committed = report.with_(table_version=version)
 
     def finish() -> None:
         _commit_quarantine(plan, quarantine, reports, committed)
+        keep_drift(plan.output_path, committed)
         files.delete(staging.results.receipts)
 
     return committed, finish
 
 
-def _work(plan: Plan, path: ScoringPath, staging: Staging, progress: Progress) -> list[UnitReport]:
+def _work(plan: Plan, staging: Staging, progress: Progress) -> tuple[list[UnitReport], SuiteChecks | None]:
+    checks = plan.suite.prepare(plan.units, plan.spec.quality) if plan.suite is not None else None
+    profiler = plan.drift.profiler if plan.drift is not None else None
+    key = plan.spec.input.key
     progress.planned(plan)
     try:
         with open_engine(plan.spec.engine.kind, plan.spec.engine.threads) as engine:
             worker = Worker(
                 run_id=plan.run_id,
-                path=path,
+                path=ScoringPath(
+                    plan.scorer, plan.transform, plan.key, plan.carry, checks=checks, profiler=profiler
+                ),
                 columns=plan.columns,
-                key=plan.spec.input.key,
+                key=key,
                 originals=plan.originals,
-                sample=None,
+                sample=plan.drift.sample(plan.rows, key) if plan.drift is not None else None,
                 staging=staging,
                 blocks=engine.blocks,
                 on_rows=progress.rows,
             )
-            return list(engine.map(worker, plan.units))
+            return list(engine.map(worker, plan.units)), checks
     finally:
         progress.finished()
 
 
 def _summed(report: RunReport, reports: Sequence[UnitReport], started: float) -> RunReport:
     reused = sum(unit.reused for unit in reports)
-    quality: dict[str, Any] = {}
-    if reasons := merge_counts(unit.reasons for unit in reports):
-        quality["quarantined"] = reasons
-    if nonfinite := merge_counts(unit.nonfinite for unit in reports):
-        quality["nonfinite_scores"] = nonfinite
     summed = report.with_(
         rows=total_rows(reports),
         units={"total": len(reports), "reused": reused},
-        quality=quality,
+        quality=row_quality(reports),
         model_loads=1,
     )
     return _timed(summed, time.perf_counter() - started)
 
 
 def _timed(report: RunReport, seconds: float) -> RunReport:
-    read_now = report.rows.read if report.units["reused"] < report.units["total"] else 0
-    return report.with_(seconds=round(seconds, 3), rows_per_second=int(read_now / seconds))
+    return report.with_(seconds=round(seconds, 3), rows_per_second=int(report.rows.read / seconds))
 
 
-def _judge(plan: Plan, report: RunReport) -> None:
-    """Hold the refused rows against what the spec allows, before the commit."""
-    rows, quality = report.rows, plan.spec.quality
-    if not rows.quarantined:
-        return
-    share = rows.quarantined / rows.read
-    limit = 0.0 if quality.on_failure == "fail" else quality.max_quarantined
-    if share <= limit:
-        return
-    reasons = "; ".join(f"{reason}: {count}" for reason, count in report.quality["quarantined"].items())
-    rule = (
-        "quality.on_failure is 'fail'"
-        if quality.on_failure == "fail"
-        else f"quality.max_quarantined allows {limit:.2%}"
-    )
-    raise QualityGate(
-        f"{rows.quarantined} of {rows.read} rows ({share:.2%}) cannot be scored, but {rule}; "
-        f"nothing was committed ({reasons})",
-        next_step="mend the input, or allow more with quality.max_quarantined",
-        report=report,
-    )
+def _judge(
+    plan: Plan,
+    report: RunReport,
+    reports: Sequence[UnitReport],
+    checks: SuiteChecks | None,
+    records: RunRecords,
+) -> RunReport:
+    """Judge quality and measure drift before the commit, so that the table's own log tells of both."""
+    broken: tuple[str, ...] = ()
+    if plan.suite is not None and checks is not None:
+        verdict = judge_suite(plan.suite, checks, reports, plan.spec.quality, report)
+        report = report.with_(quality={**verdict.summary, **report.quality})
+        records.keep(report.run_id, VALIDATION, verdict.validation)
+        broken = verdict.broken
+    if plan.drift is not None and plan.spec.drift is not None:
+        drift = measure_drift(plan.drift, plan.spec.drift, reports)
+        report = report.with_(drift=drift.to_dict() if drift is not None else {})
+        if (sample := packed_sample(reports)) is not None:
+            records.keep(report.run_id, SAMPLE, sample)
+    hold_gate(plan.spec.quality, report, broken)
+    return report
 
 
 def _commit(results: ResultsStore, fence: Fence, reports: Sequence[UnitReport], report: RunReport) -> int:

@@ -17,10 +17,13 @@ from batchinfer.core import (
     Partition,
     Transform,
     WorkUnit,
+    result_schema,
     run_id,
 )
 from batchinfer.errors import InputError, SpecError, UsageError
 from batchinfer.model import Registry, Scorer
+from batchinfer.runs._drift import DriftPlan, load_drift
+from batchinfer.runs._quality import SuitePlan, load_checks
 from batchinfer.spec import PipelineSpec, fill_parameters, parameters_of
 
 _OWN_COLUMNS = {EXPECTATIONS, REASON, *(field.name for field in LINEAGE)}
@@ -49,6 +52,13 @@ class Plan:
     inputs: tuple[InputFile, ...]
     units: tuple[WorkUnit, ...]
     partitions: tuple[Partition, ...]
+    suite: SuitePlan | None = None
+    drift: DriftPlan | None = None
+
+    @property
+    def result_schema(self) -> pa.Schema:
+        """The columns of the results' parts."""
+        return result_schema([*self.key, *self.carry], self.scorer.output_schema)
 
     @property
     def rows(self) -> int:
@@ -61,21 +71,29 @@ def make_plan(spec: PipelineSpec, parameters: Mapping[str, str]) -> Plan:
 
     Raises:
         UsageError: a parameter is missing, unknown or empty, or contradicts the folders of the input.
-        SpecError: the transform or a partition column does not exist.
+        SpecError: the transform, the suite, the reference or a partition column does not exist.
         ModelError: no such model, or it cannot be loaded.
         InputError: no input, or it is not what the pipeline takes.
     """
     _check_parameters(spec, parameters)
+    if spec.alerts.webhook is not None:
+        from batchinfer.drift import check_webhook
+
+        check_webhook(spec.alerts.webhook)
     input_path = fill_parameters(spec.input.path, parameters, key="input.path")
     output_path = fill_parameters(spec.output.path, parameters, key="output.path")
     transform = load_transform(spec)
     scorer = load_model(spec)
     found = source.discover(input_path)
     key, carry = source.kept_fields(found, spec.input.key, spec.output.carry)
+    suite = load_checks(spec, source.schema_of(found))
+    checked = suite.columns if suite is not None else ()
+    source.check_columns(found, checked, lambda types: None)
+    drift = load_drift(spec, scorer)
     columns = None
     if transform is None:
         source.check_columns(found, scorer.columns, scorer.check_columns)
-        columns = tuple(dict.fromkeys([*spec.input.key, *spec.output.carry, *scorer.columns]))
+        columns = tuple(dict.fromkeys([*spec.input.key, *spec.output.carry, *checked, *scorer.columns]))
     partitions = _partitions(spec, parameters, found, scorer.output_schema.names)
     return Plan(
         spec=spec,
@@ -83,7 +101,7 @@ def make_plan(spec: PipelineSpec, parameters: Mapping[str, str]) -> Plan:
         run_id=run_id(
             pipeline=spec.name,
             parameters=parameters,
-            spec_digest=spec.digest(),
+            spec_digest=spec.digest() + (drift.digest if drift is not None else ""),
             model_digest=scorer.bundle.manifest.digest,
             inputs=[file.input for file in found.files],
         ),
@@ -98,6 +116,8 @@ def make_plan(spec: PipelineSpec, parameters: Mapping[str, str]) -> Plan:
         inputs=tuple(file.input for file in found.files),
         units=source.plan_units(found.files, partitions, columns),
         partitions=tuple(sorted(set(partitions.values()))),
+        suite=suite,
+        drift=drift,
     )
 
 

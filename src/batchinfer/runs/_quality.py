@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 import pyarrow as pa
 
-from batchinfer import source
 from batchinfer.core import UnitReport, WorkUnit, merge_counts
 from batchinfer.errors import QualityGate
 from batchinfer.quality import (
@@ -23,9 +22,6 @@ from batchinfer.quality import (
     compile_suite,
     load_suite,
     refuses,
-    run_uncompiled,
-    survey,
-    validation_result,
 )
 from batchinfer.runs._report import RunReport
 from batchinfer.spec import PipelineSpec, QualitySpec
@@ -55,13 +51,7 @@ class SuitePlan:
             InputError, InputChanged: see `source.read_unit`.
         """
 
-        def read(columns: tuple[str, ...]) -> Iterator[tuple[pa.RecordBatch, str, int]]:
-            for unit in units:
-                yield from source.read_unit(unit, columns)
-
-        checks = [*survey(self.compiled, read), *run_uncompiled(self.uncompiled, read)]
-        checks.sort(key=lambda check: check.expectation.index)
-        return SuiteChecks(checks, quarantines=quality.on_failure == "quarantine")
+        return SuiteChecks(self.compiled, quarantines=quality.on_failure == "quarantine")
 
 
 def load_checks(spec: PipelineSpec, schema: pa.Schema) -> SuitePlan | None:
@@ -87,7 +77,11 @@ class Verdict:
 
 
 def judge_suite(
-    plan: SuitePlan, checks: SuiteChecks, reports: Sequence[UnitReport], quality: QualitySpec, report: RunReport
+    plan: SuitePlan,
+    checks: SuiteChecks,
+    reports: Sequence[UnitReport],
+    quality: QualitySpec,
+    report: RunReport,
 ) -> Verdict:
     """Judge all rows that the units measured."""
     tallies = [checks.tally(unit.checks) for unit in reports if unit.checks is not None]
@@ -95,7 +89,9 @@ def judge_suite(
         return Verdict({}, (), b"")
     judged = checks.judge(reduce(SuiteTally.merge, tallies))
     failed = [(check, judgement) for check, judgement in judged if not judgement.success]
-    broken = tuple(_said(check, judgement) for check, judgement in failed if _stops(check, quality))
+    broken = tuple(
+        _said(check, judgement) for check, judgement in failed if _stops(check, judgement, quality)
+    )
     facts = {"run_id": report.run_id, "pipeline": report.pipeline, "parameters": report.parameters}
     summary = {
         "suite": plan.suite.name,
@@ -103,8 +99,7 @@ def judge_suite(
         "expectations": len(judged),
         "failed": [_told(check, judgement) for check, judgement in failed],
     }
-    stated = validation_result(plan.suite, [(c.expectation, j) for c, j in judged], facts)
-    return Verdict(summary, broken, json.dumps(stated, indent=1).encode())
+    return Verdict(summary, broken, json.dumps({"meta": facts}, indent=1).encode())
 
 
 def hold_gate(quality: QualitySpec, report: RunReport, broken: Sequence[str]) -> None:
@@ -151,11 +146,12 @@ def row_quality(reports: Sequence[UnitReport]) -> dict[str, Any]:
     return quality
 
 
-def _stops(check: Check, quality: QualitySpec) -> bool:
+def _stops(check: Check, judgement: Judgement, quality: QualitySpec) -> bool:
     """Whether this expectation's failure stops the run: its rows were not simply set aside."""
     if quality.on_failure == "warn" or check.expectation.severity != "critical":
         return False
-    return quality.on_failure == "fail" or not (check.by_row and refuses(check))
+    set_aside = refuses(check) and "unexpected_count" in judgement.result
+    return quality.on_failure == "fail" or not set_aside
 
 
 def _told(check: Check, judgement: Judgement) -> dict[str, Any]:
@@ -173,5 +169,3 @@ def _said(check: Check, judgement: Judgement) -> str:
     else:
         found = f"observed {told.get('observed_value')}"
     return f"{check.expectation.name}: {found}"
-
-

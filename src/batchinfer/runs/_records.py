@@ -6,6 +6,8 @@ import json
 import logging
 import os
 
+import pyarrow as pa
+
 from batchinfer.core import files
 from batchinfer.errors import UsageError
 from batchinfer.runs._report import RunReport
@@ -27,6 +29,17 @@ class RunRecords:
         """Keep a report under its run id; the latest attempt's stands."""
         text = json.dumps(report.to_dict(), indent=1)
         files.write_bytes(files.join(self.location, f"{report.run_id}.json"), text.encode())
+
+    def keep(self, run_id: str, name: str, content: bytes | pa.Buffer) -> None:
+        """Keep a file of a run beside its record, as `<run id>/<name>`."""
+        files.write_bytes(files.join(self.location, run_id, name), content)
+
+    def kept(self, run_id: str, name: str) -> bytes | None:
+        """A file of a run; None where it has none of that name."""
+        try:
+            return files.read_bytes(files.join(self.location, run_id, name))
+        except FileNotFoundError:
+            return None
 
     def all(self) -> list[RunReport]:
         """Every readable record, the latest first; a warning is logged for each file that is none."""

@@ -27,11 +27,12 @@ class RunReport:
         seconds: wall time of this attempt, from the plan to the commit.
         rows_per_second: rows read in that time; 0 where an earlier attempt had done all units.
         table_version: the results table's version with these rows; None before a commit.
-        quality: rows refused by reason, NaN and infinite scores by column.
-        drift: empty, until drift is measured.
+        quality: the suite's verdict, rows quarantined by reason, NaN and infinite scores by column.
+        drift: alarm, share of drifted columns, and each column's figures; empty where drift is not measured.
         model_loads: how many sessions were opened, over all workers.
         started_at: when this attempt began; UTC, ISO 8601.
         error: what went wrong, where the status is not done.
+        alerts: what became of the alert that the run gave rise to, receiver by receiver.
     """
 
     run_id: str
@@ -49,6 +50,7 @@ class RunReport:
     model_loads: int = 0
     started_at: str = ""
     error: str | None = None
+    alerts: list[dict[str, Any]] = field(default_factory=list)
 
     def with_(self, **changes: Any) -> RunReport:
         """A copy with other values."""

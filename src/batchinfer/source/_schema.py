@@ -108,10 +108,11 @@ def original_fields(found: Discovered, without: Collection[str]) -> tuple[pa.Fie
 
 
 def schema_of(found: Discovered) -> pa.Schema:
-    """The columns that all files have, as the first file types them."""
-    files = [column_types(file) for file in _unlike(found)]
-    shared = set(files[0]).intersection(*files[1:])
-    return pa.schema([(name, kind) for name, kind in files[0].items() if name in shared])
+    """All columns of all files, each as the first file that has it types it."""
+    types: dict[str, pa.DataType] = {}
+    for file in _unlike(found):
+        types = {**column_types(file), **types}
+    return pa.schema(list(types.items()))
 
 
 def _unlike(found: Discovered) -> list[SourceFile]:

@@ -2,6 +2,7 @@
 
 from batchinfer.spec._parse import load_spec, parse_spec, validate
 from batchinfer.spec._pipeline import (
+    DriftSpec,
     EngineSpec,
     InputSpec,
     OutputSpec,
@@ -12,6 +13,7 @@ from batchinfer.spec._template import fill_parameters, parameters_of
 from batchinfer.spec._yaml import read_yaml
 
 __all__ = [
+    "DriftSpec",
     "EngineSpec",
     "InputSpec",
     "OutputSpec",

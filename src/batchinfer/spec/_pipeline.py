@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from batchinfer.errors import SpecError
+
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 _Column = Annotated[str, Field(min_length=1)]
 
@@ -47,13 +49,40 @@ class OutputSpec(_Section):
 
 
 class QualitySpec(_Section):
-    """What becomes of rows that cannot be scored.
+    """What rows must be, and what becomes of those that are not.
 
-    `max_quarantined` is a share of the rows read, 0 to 1; a run with a larger share stops before its commit.
+    `suite` is a Great Expectations suite, relative to the spec. `max_quarantined` is a share of the rows read,
+    0 to 1; a run with a larger share stops before its commit.
     """
 
-    on_failure: Literal["quarantine", "fail"] = "quarantine"
+    suite: Annotated[str, Field(pattern=r"\.(json|py)$")] | None = None
+    on_failure: Literal["quarantine", "fail", "warn"] = "quarantine"
     max_quarantined: Annotated[float, _Number, Field(ge=0, le=1)] = 0.05
+
+
+class ThresholdsSpec(_Section):
+    """From where on a difference is drift: `psi` of a column, `drifted_columns` a share of the features."""
+
+    psi: Annotated[float, _Number, Field(gt=0)] = 0.2
+    drifted_columns: Annotated[float, _Number, Field(ge=0, le=1)] = 0.3
+
+
+class DriftSpec(_Section):
+    """What features and predictions are held against, and what becomes of a run that has drifted.
+
+    `reference` is `model` for the reference in the model's bundle, or the path of a Parquet file or folder.
+    """
+
+    reference: Annotated[str, Field(min_length=1)] = "model"
+    thresholds: ThresholdsSpec = ThresholdsSpec()
+    on_drift: Literal["warn", "fail"] = "warn"
+
+
+class AlertsSpec(_Section):
+    """Who is told when a pipeline's state changes: a URL that JSON is posted to, a command that reads it."""
+
+    webhook: Annotated[str, Field(min_length=1)] | None = None
+    command: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
 
 
 class EngineSpec(_Section):
@@ -76,10 +105,12 @@ class PipelineSpec(_Section):
     transform: Annotated[str, Field(pattern=r"^[^:]+\.py:[A-Za-z_]\w*$")] | None = None
     output: OutputSpec
     quality: QualitySpec = QualitySpec()
+    drift: DriftSpec | None = None
+    alerts: AlertsSpec = AlertsSpec()
     engine: EngineSpec = EngineSpec()
 
     folder: Annotated[Path, Field(exclude=True, strict=False)] = Path()
-    """Where the spec file lies; `transform` is relative to it. Set by `load_spec`, no key of the file."""
+    """Where the spec lies; `transform` and the suite are relative to it. Set by `load_spec`, no key of the file."""
 
     @model_validator(mode="after")
     def _names_are_unambiguous(self) -> PipelineSpec:
@@ -104,13 +135,30 @@ class PipelineSpec(_Section):
         """The file that holds the transform, or None."""
         return self.folder / self.transform.rpartition(":")[0] if self.transform else None
 
-    def digest(self) -> str:
-        """sha256 over all that can change a result row, the transform's source included.
+    @property
+    def suite_file(self) -> Path | None:
+        """The file that holds the expectation suite, or None."""
+        return self.folder / self.quality.suite if self.quality.suite else None
 
-        The model is left out (it has a digest of its own), and so are the registry and the engine, which
-        change where and how fast a row is scored, but not its bits.
+    def digest(self) -> str:
+        """sha256 over all that can change what a run writes, the transform's and the suite's source included.
+
+        The model is left out (it has a digest of its own), and so are the registry, the engine and the alerts,
+        which change where and how fast a row is scored and who hears of it, but not a bit of what is written.
+
+        Raises:
+            SpecError: the transform or the suite cannot be read.
         """
-        stated = self.model_dump(mode="json", exclude={"model", "registry", "engine"})
-        if self.transform_file is not None:
-            stated["transform_source"] = self.transform_file.read_text(encoding="utf-8")
+        stated = self.model_dump(mode="json", exclude={"model", "registry", "engine", "alerts"})
+        for name, file in {"transform": self.transform_file, "quality.suite": self.suite_file}.items():
+            if file is not None:
+                stated[f"{name} source"] = _source(name, file)
         return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
+
+
+def _source(key: str, file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
+        raise SpecError(f"{file}: cannot read the file that '{key}' names: {reason}", path=str(file)) from e

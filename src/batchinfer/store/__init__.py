@@ -8,15 +8,18 @@ from typing import Any, Protocol
 
 from batchinfer.core import Store, StoreHistory
 from batchinfer.errors import SpecError
+from batchinfer.store._appends import append_once, read_appended
 from batchinfer.store._parts import PartWriter, intact, part_name, read_receipt, verified, write_receipt
 
 __all__ = [
     "STORES",
     "PartWriter",
     "ResultsStore",
+    "append_once",
     "intact",
     "open_store",
     "part_name",
+    "read_appended",
     "read_receipt",
     "verified",
     "write_receipt",

@@ -57,7 +57,9 @@ def append_once(path: str, rows: pa.Table, entry: str) -> None:
         else:
             return
     raise Transient(
-        f"{path}: {_CONFLICTS} commits of others went first", next_step="run again: the rest is done", table=path
+        f"{path}: {_CONFLICTS} commits of others went first",
+        next_step="run again: the rest is done",
+        table=path,
     )
 
 
