@@ -200,7 +200,8 @@ def _summed(report: RunReport, reports: Sequence[UnitReport], started: float) ->
 
 
 def _timed(report: RunReport, seconds: float) -> RunReport:
-    return report.with_(seconds=round(seconds, 3), rows_per_second=int(report.rows.read / seconds))
+    read_now = report.rows.read if report.units["reused"] < report.units["total"] else 0
+    return report.with_(seconds=round(seconds, 3), rows_per_second=int(read_now / seconds))
 
 
 def _judge(

@@ -129,7 +129,7 @@ def hold_gate(quality: QualitySpec, report: RunReport, broken: Sequence[str]) ->
         else f"quality.max_quarantined allows {limit:.2%}"
     )
     raise QualityGate(
-        f"{rows.quarantined} of {rows.read} rows ({share:.2%}) failed, but {rule}; "
+        f"{rows.quarantined} of {rows.read} rows ({share:.2%}) cannot be scored, but {rule}; "
         f"nothing was committed ({reasons})",
         next_step="mend the input, or allow more with quality.max_quarantined",
         report=report,
