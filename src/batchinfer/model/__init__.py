@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchinfer.model._bundle import Bundle, read_bundle
+from batchinfer.model._bundle import PROFILE, REFERENCE, Bundle, read_bundle
 from batchinfer.model._manifest import Certificate, InputMapping, Manifest, OutputMapping, Padding
 from batchinfer.model._registry import RegisteredModel, Registry
 from batchinfer.model._scorer import Scorer
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from batchinfer.model._add import add_model
 
 __all__ = [
+    "PROFILE",
+    "REFERENCE",
     "Bundle",
     "Certificate",
     "InputMapping",

@@ -18,7 +18,9 @@ from batchinfer.errors import DigestMismatch, ModelError
 from batchinfer.model._manifest import Manifest
 from batchinfer.spec import read_yaml, validate
 
-MANIFEST, GRAPH, REFERENCE = "model.yaml", "model.onnx", "reference.parquet"
+MANIFEST, GRAPH = "model.yaml", "model.onnx"
+PROFILE, REFERENCE = "profile.json", "reference.parquet"
+"""What training data looked like: the profile of all its rows, and a sample of them. A bundle may lack both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,23 @@ class Bundle:
     def identity(self) -> str:
         """`name@version`."""
         return f"{self.manifest.name}@{self.manifest.version}"
+
+    def read(self, file: str) -> bytes | None:
+        """The bytes of one of the bundle's files, verified; None where the bundle has no such file.
+
+        Raises:
+            DigestMismatch: the file is missing, or not the one that the digest covers.
+        """
+        expected = self.manifest.files.get(file)
+        if expected is None:
+            return None
+        try:
+            content = files.read_bytes(files.join(self.location, file))
+        except FileNotFoundError as e:
+            raise _mismatch(self.location, file, "is missing") from e
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise _mismatch(self.location, file, "is not the file that the bundle was made with")
+        return content
 
 
 def read_bundle(location: str) -> Bundle:
