@@ -54,6 +54,9 @@ def convert(classifier: Pipeline, name: str) -> bytes:
     """The ONNX graph of a fitted pipeline; the same pipeline gives the same bytes."""
     columns = [(feature, input_type(feature)) for feature in FEATURES.names]
     model = to_onnx(classifier, initial_types=columns, name=name, target_opset=OPSETS)
+    opsets = sorted(model.opset_import, key=lambda opset: opset.domain)  # skl2onnx's order is a set's
+    del model.opset_import[:]
+    model.opset_import.extend(opsets)
     return cast(bytes, model.SerializeToString(deterministic=True))
 
 

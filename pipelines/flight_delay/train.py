@@ -5,7 +5,8 @@
 
 The build folder holds what the registry is given: `model.onnx`, `model.yaml` (how columns become
 the graph's inputs, how its outputs become columns, training facts), `sample.parquet` and
-`reference.parquet`. The same library versions make the same bytes.
+`training.parquet`, all training rows by day, which runs are held against for drift. The same
+library versions make the same bytes.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 NAME = "flight-delay"
+DAY = "day"
 SEED = 2013
 TRAINED_ON = date(2013, 1, 1), date(2013, 3, 31)
 MEASURED_ON = date(2013, 4, 1), date(2013, 12, 31)
 SAMPLE_ROWS = 4_096
-REFERENCE_ROWS = 5_000
 LARGEST_GAP = 1e-6  # between scikit-learn's float64 probabilities and ONNX's float32
 LIBRARIES = ("numpy", "onnx", "pyarrow", "scikit-learn", "skl2onnx")
 
@@ -185,33 +186,28 @@ def write_artefacts(build: Path, onnx: bytes, config: dict[str, Any], training: 
     (build / "model.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     sample = training.sample(SAMPLE_ROWS, SEED).inputs
     parquet.write_table(sample, build / "sample.parquet", compression="zstd")
-    parquet.write_table(
-        reference(onnx, training.sample(REFERENCE_ROWS, SEED)),
-        build / "reference.parquet",
-        compression="zstd",
-    )
+    parquet.write_table(reference(training), build / "training.parquet", compression="zstd")
 
 
-def reference(onnx: bytes, training: Flights) -> pa.Table:
-    """What training looked like: features, predictions as in the results, and the truth beside."""
-    predicted, p_late = score(onnx, training.inputs)
+def reference(training: Flights) -> pa.Table:
+    """What training looked like: features, the truth, and the day; a run scores one day."""
     return (
         training.inputs.select(FEATURES.names)
-        .append_column("p_late", pa.array(p_late))
-        .append_column("late", pa.array(predicted))
         .append_column("label", training.labels["late"])
+        .append_column(DAY, pa.array(training.days))
     )
 
 
 def register(build: Path, registry: Path) -> None:
-    from batchinfer.model import add_model
+    from batchinfer.runs import add_model
 
     add_model(
         name=NAME,
         onnx=build / "model.onnx",
         sample=build / "sample.parquet",
         config=yaml.safe_load((build / "model.yaml").read_text()),
-        reference=build / "reference.parquet",
+        reference=build / "training.parquet",
+        reference_by=DAY,
         registry=str(registry),
         alias="champion",
     )

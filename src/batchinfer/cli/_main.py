@@ -324,14 +324,15 @@ _registry = click.option("--registry", type=click.Path(), help="The registry's f
 @click.option("--onnx", required=True, type=click.Path(), help="The model, as ONNX.")
 @click.option("--sample", required=True, type=click.Path(), help="Parquet rows as the model will see them.")
 @click.option("--config", type=click.Path(), help="YAML: what feeds the inputs, and what outputs become.")
-@click.option("--reference", type=click.Path(), help="Parquet: what training data looked like.")
+@click.option("--reference", type=click.Path(), help="Parquet: the training data, to measure drift against.")
+@click.option("--reference-by", metavar="COLUMN", help="Groups the reference as runs will, as the day.")
 @click.option("--alias", help="Point this alias at the new version, as champion.")
 @_registry
 @_json_option
 def model_add(as_json: bool, **arguments: Any) -> None:
     """Check and measure an ONNX model, and add it to the registry as its next version."""
     from batchinfer.cli import _render
-    from batchinfer.model import add_model
+    from batchinfer.runs import add_model
 
     bundle = add_model(arguments.pop("name"), **arguments)
     _render.model_json(bundle) if as_json else _render.model(bundle)

@@ -18,7 +18,7 @@ from batchinfer.drift._history import (
 from batchinfer.drift._measure import ColumnDrift, DriftReport, Thresholds, measure
 from batchinfer.drift._profile import ColumnProfile, Profile, Profiler
 from batchinfer.drift._reference import Reference, ReferenceColumn, build_reference
-from batchinfer.drift._sample import RowSample
+from batchinfer.drift._sample import FixedSample
 
 if TYPE_CHECKING:
     from batchinfer.drift._alerts import (
@@ -45,12 +45,12 @@ __all__ = [
     "Delivery",
     "DriftHistory",
     "DriftReport",
+    "FixedSample",
     "MeasuredRun",
     "Profile",
     "Profiler",
     "Reference",
     "ReferenceColumn",
-    "RowSample",
     "RunDrift",
     "RunFacts",
     "ScoredRows",

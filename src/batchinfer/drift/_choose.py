@@ -12,7 +12,7 @@ import pyarrow as pa
 from batchinfer.drift._bins import MOST_CATEGORIES, Bins, Number, category_bins, numeric_bins
 from batchinfer.drift._counting import categories_of, finite, numbers_of, profiled_type
 from batchinfer.drift._profile import Column, Kind
-from batchinfer.drift._sample import RowSample
+from batchinfer.drift._sample import FixedSample
 from batchinfer.errors import InputError
 
 QUANTILE_ROWS = 1_000_000
@@ -30,7 +30,7 @@ def choose_columns(batches: Iterable[ScoredRows]) -> tuple[list[Column], dict[st
     """
     surveys: list[_Survey] = []
     left_out: dict[str, str] = {}
-    sample, rows = RowSample(QUANTILE_ROWS), 0
+    sample, rows = FixedSample(QUANTILE_ROWS), 0
     for features, predictions, _ in batches:
         if not features.num_rows:
             continue
@@ -96,7 +96,7 @@ class _Survey:
                 if name is not None and count:
                     self.counts[name] += count
 
-    def bins(self, sample: RowSample) -> Bins:
+    def bins(self, sample: FixedSample) -> Bins:
         if self.how == "categories":
             return category_bins(self.counts)
         column = sample.table().column(self.name).combine_chunks()

@@ -9,7 +9,7 @@ import pyarrow as pa
 from batchinfer.core import arrays
 
 
-class RowSample:
+class FixedSample:
     """Keeps `rows` of all rows that are added, or all of them while there are fewer. Memory holds twice that."""
 
     def __init__(self, rows: int) -> None:

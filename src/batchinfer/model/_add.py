@@ -6,7 +6,7 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchinfer.errors import InputError, ModelError, UsageError
-from batchinfer.model._bundle import GRAPH, MANIFEST, REFERENCE, Bundle, file_digest, write_manifest
+from batchinfer.model._bundle import GRAPH, MANIFEST, PROFILE, REFERENCE, Bundle, file_digest, write_manifest
 from batchinfer.model._certify import Candidate, certify, find_nan_columns, repeated
 from batchinfer.model._graph import Graph, read_graph, without_outputs
 from batchinfer.model._infer import check_outputs, infer_inputs, infer_outputs
 from batchinfer.model._manifest import Certificate, InputMapping, Manifest, ModelConfig, Padding
 from batchinfer.model._registry import Registry, check_alias
+from batchinfer.model._scorer import Scorer
 from batchinfer.model._session import Session
 from batchinfer.model._tensors import take_rows
 from batchinfer.spec import read_yaml, validate
@@ -35,7 +36,7 @@ def add_model(
     onnx: str | Path,
     sample: str | Path,
     config: str | Path | Mapping[str, Any] | None = None,
-    reference: str | Path | None = None,
+    describe: Callable[[Scorer, Path], object] | None = None,
     registry: str | None = None,
     alias: str | None = None,
 ) -> Bundle:
@@ -49,7 +50,8 @@ def add_model(
         onnx: the ONNX file; external data lies beside it.
         sample: a Parquet file of rows as the model will see them; up to 8,192 are used.
         config: mappings that cannot be inferred and training facts, as a YAML file or a mapping.
-        reference: a Parquet file that shows what training data looked like.
+        describe: writes into the bundle's folder, beside the graph, what shows the data that the model was
+            trained on; is given the model as it will score. `batchinfer.runs.add_model` does so.
         registry: see `Registry`.
         alias: an alias to point at the new version, as `champion`.
 
@@ -67,7 +69,7 @@ def add_model(
     home = Registry(registry)
     with tempfile.TemporaryDirectory(prefix="batchinfer-model-") as temporary:
         folder = Path(temporary)
-        _lay_out(folder, Path(onnx), graph, reference)
+        _lay_out(folder, Path(onnx), graph)
         candidate, certificate = _measure(folder / GRAPH, stated, graph, rows)
         manifest = Manifest(
             name=name,
@@ -76,16 +78,17 @@ def add_model(
             outputs=candidate.outputs,
             training=stated.training,
             certificate=certificate,
-            files={
-                p.relative_to(folder).as_posix(): file_digest(p)
-                for p in sorted(folder.rglob("*"))
-                if p.is_file()
-            },
+            files={},
         )
+        if describe is not None:
+            describe(Scorer(Bundle(str(folder), manifest), candidate.scorer(certificate)), folder)
+        digests = {
+            p.relative_to(folder).as_posix(): file_digest(p) for p in sorted(folder.rglob("*")) if p.is_file()
+        }
 
         def write(target: Path, version: str) -> None:
             shutil.copytree(folder, target, dirs_exist_ok=True)
-            write_manifest(target, manifest.model_copy(update={"version": version}))
+            write_manifest(target, manifest.model_copy(update={"version": version, "files": digests}))
 
         bundle = home.put(name, write)
     if alias is not None:
@@ -122,20 +125,14 @@ def _read_sample(path: Path) -> pa.RecordBatch:
     return table.combine_chunks().to_batches()[0]
 
 
-def _lay_out(folder: Path, onnx: Path, graph: Graph, reference: str | Path | None) -> None:
+def _lay_out(folder: Path, onnx: Path, graph: Graph) -> None:
     (folder / GRAPH).write_bytes(graph.content)
     for external in graph.external_files:
-        if external in {GRAPH, MANIFEST, REFERENCE}:
+        if external in {GRAPH, MANIFEST, PROFILE, REFERENCE}:
             raise ModelError(f"{onnx}: external data may not be called '{external}'", path=str(onnx))
         target = folder / external
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(onnx.parent / external, target)
-    if reference is not None:
-        try:
-            pq.read_metadata(reference)
-            shutil.copyfile(reference, folder / REFERENCE)
-        except (OSError, pa.ArrowInvalid) as e:
-            raise InputError(f"{reference}: cannot read the reference: {e}", path=str(reference)) from e
 
 
 def _measure(

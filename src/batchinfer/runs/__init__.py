@@ -1,7 +1,8 @@
-"""The composition root: plan, batch job, run records, and explaining a row."""
+"""The composition root: models and their references, plan, batch job, run records, and explaining a row."""
 
 from batchinfer.runs._explain import Explanation, explain
 from batchinfer.runs._job import Progress, find_rows, open_quarantine, open_results, run
+from batchinfer.runs._models import add_model
 from batchinfer.runs._plan import Plan, load_model, load_transform, make_plan
 from batchinfer.runs._records import RunRecords
 from batchinfer.runs._report import RunReport
@@ -12,6 +13,7 @@ __all__ = [
     "Progress",
     "RunRecords",
     "RunReport",
+    "add_model",
     "explain",
     "find_rows",
     "load_model",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,13 @@ PACK = {"inputs": {"x": {"pack": ["a", "b"]}}}
 @pytest.fixture
 def bundle(bench: Bench) -> Bundle:
     model, sample = bench.write(linear([1, 2])), bench.sample(SAMPLE)
+
+    def describe(scorer: Scorer, folder: Path) -> None:
+        assert scorer.columns == ("a", "b")
+        shutil.copyfile(sample, folder / "reference.parquet")
+
     return add_model(
-        "m", onnx=model, sample=sample, config=PACK, reference=sample, registry=bench.registry.location
+        "m", onnx=model, sample=sample, config=PACK, describe=describe, registry=bench.registry.location
     )
 
 
