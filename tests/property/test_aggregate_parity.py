@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from tests.property.peer import judge, validate
 
 from batchinfer.errors import SpecError
-from batchinfer.quality import Check, Expectation
-from batchinfer.quality._aggregates import compile_aggregate
-from batchinfer.quality._table import TABLE, compile_table
+from batchinfer.quality import Check, Expectation, Suite, compile_suite
 
 STATISTICS = ["min", "max", "sum", "mean", "stdev", "median", "proportion_of_non_null_values"]
 PATIENT = settings(
@@ -69,8 +67,8 @@ def expectation(name: str, **kwargs: Any) -> Expectation:
 
 
 def compiled(stated: Expectation, schema: pa.Schema) -> Check:
-    check = compile_aggregate(stated, schema)
-    assert check is not None
+    (check,), foreign = compile_suite(Suite("suite.json", "suite", (stated,), {}), schema)
+    assert not foreign
     return check
 
 
@@ -237,8 +235,7 @@ def test_the_table_is_judged_alike(data: st.DataObject) -> None:
         expectation("column_to_exist", column=names[0], column_index=data.draw(st.integers(-6, 6))),
     ]
     for one, theirs in zip(stated, validate(table, stated), strict=True):
-        check = compile_table(one, table.schema) if one.type in TABLE else compiled(one, table.schema)
-        ours = judge(check, table, data.draw(st.integers(0, 2**32)))
+        ours = judge(compiled(one, table.schema), table, data.draw(st.integers(0, 2**32)))
         assert ours.success == theirs["success"]
         assert ours.result == theirs["result"]
 
@@ -262,5 +259,5 @@ def test_sums_of_extremes_are_right_where_pandas_rounds_or_overflows() -> None:
 @pytest.mark.parametrize("name", ["mean", "min", "sum", "stdev", "median"])
 def test_a_statistic_that_a_type_has_not_is_refused_by_name(name: str) -> None:
     schema = pa.schema([("x", pa.string())])
-    with pytest.raises(SpecError, match=f"column 'x' is string, which has no {name}"):
-        compile_aggregate(expectation(f"column_{name}_to_be_between", column="x", min_value=0), schema)
+    with pytest.raises(SpecError, match=f"column of string has no {name}"):
+        compiled(expectation(f"column_{name}_to_be_between", column="x", min_value=0), schema)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from batchinfer.core import Lineage, arrays
-from batchinfer.errors import SpecError
+from batchinfer.quality._condition import Condition
 from batchinfer.quality._divergence import Histogram, valid_bins
 from batchinfer.quality._expectation import Check, Expectation, Judgement, State
-from batchinfer.quality._instants import instant, shows
 from batchinfer.quality._metrics import (
     INTERPOLATIONS,
     Extreme,
@@ -24,26 +21,20 @@ from batchinfer.quality._metrics import (
     Quantiles,
     RowCount,
 )
-
-
-class Condition(Protocol):
-    """The row condition of an expectation: which rows it is about."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns it reads."""
-
-    def rows(self, batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
-        """True for the rows that the expectation is about."""
+from batchinfer.quality._values import Kind, Unfit, exact, kind_of, parse_bound
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """A check of one column (of the first one where any will do: a row count)."""
+    """A check of one column (of the first one where any will do: a row count).
+
+    `kwargs` are the expectation's, its bounds parsed.
+    """
 
     expectation: Expectation
     column: str
     metric: Metric
+    kwargs: Mapping[str, Any]
     condition: Condition | None = None
 
     @property
@@ -64,54 +55,67 @@ class Aggregate:
 
     def judge(self, state: State) -> Judgement:
         """The verdict on all rows."""
-        return self.metric.judge(state, self.expectation.kwargs)
+        return self.metric.judge(state, self.kwargs)
 
 
 def compile_aggregate(
-    expectation: Expectation, schema: pa.Schema, condition: Condition | None = None
+    expectation: Expectation, schema: pa.Schema, condition: Condition | None
 ) -> Check | None:
     """The check of a column's aggregate or of the number of rows; None where Great Expectations has to run it.
 
     Raises:
-        SpecError: the column's type has no such aggregate at all; names the column and its type.
+        Unfit: the column's type has no such aggregate, or none that the bounds can be compared with.
     """
     name = expectation.type.removeprefix("expect_").removesuffix("_to_be_between").removesuffix("_to_equal")
+    bounds = {
+        key: parse_bound(bound)
+        for key in ("min_value", "max_value")
+        if (bound := expectation.kwargs.get(key)) is not None
+    }
+    kwargs = {**expectation.kwargs, **bounds}
     if name == "table_row_count":
-        return Aggregate(expectation, schema.names[0], RowCount(), condition) if schema.names else None
+        return (
+            Aggregate(expectation, schema.names[0], RowCount(), kwargs, condition) if schema.names else None
+        )
     column = expectation.kwargs["column"]
-    metric = _metric(expectation, name.removeprefix("column_"), schema.field(column).type)
-    return None if metric is None else Aggregate(expectation, column, metric, condition)
+    metric = _metric(name.removeprefix("column_"), schema.field(column).type, kwargs)
+    if isinstance(metric, Extreme):
+        for key, bound in bounds.items():
+            _comparable(metric.kind, key, bound)
+    elif any(not isinstance(bound, int | float) for bound in bounds.values()):
+        raise Unfit("a number", next(iter(bounds)))
+    return None if metric is None else Aggregate(expectation, column, metric, kwargs, condition)
 
 
-def _metric(expectation: Expectation, name: str, kind: pa.DataType) -> Metric | None:
+def _comparable(kind: Kind, key: str, bound: Any) -> None:
+    try:
+        exact(kind, bound)
+    except Unfit as e:
+        raise Unfit(str(e), key) from e
+
+
+def _metric(name: str, type_: pa.DataType, kwargs: Mapping[str, Any]) -> Metric | None:
     if name == "proportion_of_non_null_values":
         return NonNullProportion()
+    kind = None if pa.types.is_dictionary(type_) else kind_of(type_)
     if name == "kl_divergence_to_be_less_than":
-        return _histogram(expectation.kwargs) if _is_number(kind) and not pa.types.is_boolean(kind) else None
-    bounds = [
-        bound for key in ("min_value", "max_value") if (bound := expectation.kwargs.get(key)) is not None
-    ]
-    if _is_no_quantity(kind):
-        raise SpecError(
-            f"{expectation.type}: column '{expectation.kwargs['column']}' is {kind}, which has no "
-            f"{name.replace('_', ' ')}",
-            expectation=expectation.index,
-            column=expectation.kwargs["column"],
-            found=str(kind),
+        return (
+            _histogram(kwargs) if kind is not None and kind.family == "number" and kind.scale == 1 else None
         )
-    if name in ("min", "max") and pa.types.is_timestamp(kind):
-        comparable = shows(kind) and all(
-            isinstance(bound, str) and instant(bound, kind) is not None for bound in bounds
-        )
-        return Extreme(name, kind) if comparable else None
-    if not _is_number(kind) or any(isinstance(bound, str) for bound in bounds):
+    if kind is None or kind.family == "text":
+        if _is_no_quantity(type_):
+            raise Unfit(f"a column of {type_} has no {name.replace('_', ' ')}", "column")
+        return None
+    if pa.types.is_decimal(type_):
         return None
     if name in ("min", "max"):
         return Extreme(name, kind)
-    integers = not pa.types.is_floating(kind)
+    if kind.family not in ("number", "bool"):
+        return None
+    integers = not pa.types.is_floating(type_)
     if name == "quantile_values":
-        known = (expectation.kwargs.get("allow_relative_error") or "nearest") in INTERPOLATIONS
-        return Quantiles(integers, median=False) if known and not pa.types.is_boolean(kind) else None
+        known = (kwargs.get("allow_relative_error") or "nearest") in INTERPOLATIONS
+        return Quantiles(integers, median=False) if known and kind.family == "number" else None
     return Quantiles(integers, median=True) if name == "median" else Moments(name, integers)
 
 
@@ -122,10 +126,6 @@ def _histogram(kwargs: Mapping[str, Any]) -> Metric | None:
     ):
         return None
     return Histogram(tuple(partition["bins"]))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
 
 def _is_no_quantity(kind: pa.DataType) -> bool:

@@ -18,8 +18,8 @@ import pyarrow as pa
 from batchinfer.core import arrays
 from batchinfer.quality._exact import exact_squares, exact_sum, root
 from batchinfer.quality._expectation import Judgement, State
-from batchinfer.quality._instants import instant, iso, ticks_a_second
 from batchinfer.quality._sketch import RELATIVE_ERROR, Number, Sketch
+from batchinfer.quality._values import Kind, at, exact, missing, ticks
 
 
 class Metric(Protocol):
@@ -49,13 +49,9 @@ def between(value: Any, kwargs: Mapping[str, Any]) -> Judgement:
 
 def present(values: pa.Array) -> npt.NDArray[Any]:
     """The numbers (or bools) that are neither null nor NaN."""
-    numbers, valid = arrays.to_numpy(values)
-    if valid is not None:
-        numbers = numbers[valid]
-    # The minimum of anything and NaN is NaN: one quick pass decides for most batches.
-    if numbers.dtype.kind == "f" and len(numbers) and np.isnan(numbers.min()):
-        numbers = numbers[~np.isnan(numbers)]
-    return numbers
+    numbers: npt.NDArray[Any] = arrays.to_numpy(values)[0]
+    absent = missing(values)
+    return numbers if absent is None else numbers[~absent]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +79,8 @@ class NonNullProportion:
 
     def measure(self, values: pa.Array) -> State:
         """Rows and values."""
-        if pa.types.is_floating(values.type):
-            return {"rows": len(values), "values": len(present(values))}
-        return {"rows": len(values), "values": len(values) - values.null_count}
+        absent = missing(values)
+        return {"rows": len(values), "values": len(values) - (0 if absent is None else int(absent.sum()))}
 
     def merge(self, one: State, other: State) -> State:
         """The sums."""
@@ -154,49 +149,50 @@ def _double(value: Fraction) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Extreme:
-    """The smallest or the largest number or timestamp."""
+    """The smallest or the largest number, date or timestamp."""
 
     side: str
-    type: pa.DataType
+    kind: Kind
 
     def measure(self, values: pa.Array) -> State:
-        """The extreme as text (of a timestamp: its ticks); None where there is no value."""
-        if pa.types.is_timestamp(self.type):
-            values = values.view(pa.int64())
-        numbers = present(values)
-        nulls = len(values) - len(numbers)
-        if not len(numbers):
+        """The extreme as text, of a date or timestamp its ticks; None where there is no value."""
+        absent = missing(values)
+        found = ticks(values) if absent is None else ticks(values)[~absent]
+        nulls = len(values) - len(found)
+        if not len(found):
             return {"nulls": nulls, "value": None}
-        value = (numbers.min() if self.side == "min" else numbers.max()).item()
-        return {"nulls": nulls, "value": repr(value + 0)}  # True is 1, and -0.0 is 0.0
+        value = (found.min() if self.side == "min" else found.max()).item()
+        return {"nulls": nulls, "value": repr(value + 0)}  # -0.0 is 0.0
 
     def merge(self, one: State, other: State) -> State:
         """The more extreme of both."""
         found = [state["value"] for state in (one, other) if state["value"] is not None]
-        chosen = (min if self.side == "min" else max)(found, key=self._order, default=None)
+        chosen = (min if self.side == "min" else max)(found, key=self._number, default=None)
         return {"nulls": one["nulls"] + other["nulls"], "value": chosen}
 
     def judge(self, state: State, kwargs: Mapping[str, Any]) -> Judgement:
-        """Between the bounds, compared in the type that pandas holds the column in."""
+        """Between the bounds, numbers compared in the type that pandas holds the column in."""
         if state["value"] is None:
             return between(None, kwargs)
-        if pa.types.is_timestamp(self.type):
-            return self._judge_instant(int(state["value"]), kwargs)
-        value = self._order(state["value"])
-        if pa.types.is_floating(self.type):
-            return between(np.dtype(self.type.to_pandas_dtype()).type(value), kwargs)
-        if pa.types.is_boolean(self.type):
+        value = self._number(state["value"])
+        if self.kind.family == "bool":
             return between(bool(value), kwargs)
-        return between(float(value) if state["nulls"] else value, kwargs)
+        if self.kind.family == "number":
+            floating = pa.types.is_floating(self.kind.type)
+            return between(
+                self.kind.dtype.type(value) if floating else float(value) if state["nulls"] else value, kwargs
+            )
+        ends = {
+            key: exact(self.kind, kwargs[key])
+            for key in ("min_value", "max_value")
+            if kwargs.get(key) is not None
+        }
+        shown = arrays.from_numpy(np.array([value], self.kind.dtype)).view(self.kind.type)
+        observed = at(shown, np.zeros(1, np.int64))[0]
+        return Judgement(between(value, {**kwargs, **ends}).success, {"observed_value": observed})
 
-    def _judge_instant(self, ticks: int, kwargs: Mapping[str, Any]) -> Judgement:
-        bounds = {key: kwargs[key] for key in ("min_value", "max_value") if kwargs.get(key) is not None}
-        ends = {key: instant(bound, self.type) for key, bound in bounds.items()}
-        verdict = between(Fraction(ticks, ticks_a_second(self.type)), {**kwargs, **ends})
-        return Judgement(verdict.success, {"observed_value": iso(ticks, self.type)})
-
-    def _order(self, text: str) -> Any:
-        return float(text) if pa.types.is_floating(self.type) else int(text)
+    def _number(self, text: str) -> Any:
+        return float(text) if self.kind.dtype.kind == "f" else int(text)
 
 
 @dataclass(frozen=True, slots=True)
