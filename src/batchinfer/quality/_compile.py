@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
+from batchinfer.quality._aggregates import AGGREGATES, compile_aggregate
 from batchinfer.quality._condition import Condition, Foreign, compile_condition
 from batchinfer.quality._expectation import Check, Expectation, Judgement, State
 from batchinfer.quality._rows import RowCheck
@@ -29,6 +30,7 @@ from batchinfer.quality._rules import (
     pair_codes,
 )
 from batchinfer.quality._suite import Suite, nearest
+from batchinfer.quality._table import TABLE, compile_table
 from batchinfer.quality._types import KNOWN, names_of
 from batchinfer.quality._values import Kind, Mask, Unfit, first_places, kind_of, limits, members, parse_bound
 
@@ -257,6 +259,10 @@ def _within_row(expectation: Expectation, schema: pa.Schema) -> Check | None:
     return _record(expectation, schema, DistinctWithinRow() if distinct else EqualWithinRow())
 
 
+def _aggregate(expectation: Expectation, schema: pa.Schema) -> Check | None:
+    return compile_aggregate(expectation, schema, condition_of(expectation, schema))
+
+
 def _sides(expectation: Expectation) -> list[str]:
     return [expectation.kwargs["column_A"], expectation.kwargs["column_B"]]
 
@@ -295,6 +301,8 @@ def _ignores(stated: str, known: dict[str, str]) -> Any:
 
 
 COMPILERS: dict[str, Compiler] = {
+    **dict.fromkeys(AGGREGATES, _aggregate),
+    **dict.fromkeys(TABLE, compile_table),
     "expect_column_pair_values_a_to_be_greater_than_b": _pair,
     "expect_column_pair_values_to_be_equal": _pair,
     "expect_column_pair_values_to_be_in_set": _pair_in_set,
