@@ -21,7 +21,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A registry with `linear@champion`: score = x0 + 2 x1 - x2 for a packed [N, 3] input called `input`."""
     from onnx import TensorProto, helper, numpy_helper
 
-    from batchinfer.model import add_model
+    from batchinfer.runs import add_model
 
     folder = tmp_path_factory.mktemp("registry")
     graph = helper.make_graph(
@@ -34,11 +34,13 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> str:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     (folder / "linear.onnx").write_bytes(model.SerializeToString())
     pq.write_table(flights(0, 64), folder / "sample.parquet")
+    pq.write_table(flights(0, 2000), folder / "reference.parquet")
     add_model(
         "linear",
         onnx=folder / "linear.onnx",
         sample=folder / "sample.parquet",
         config={"inputs": {"input": {"pack": ["x0", "x1", "x2"]}}},
+        reference=folder / "reference.parquet",
         registry=str(folder / "models"),
         alias="champion",
     )

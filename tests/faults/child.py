@@ -86,6 +86,8 @@ STEPS: dict[str, Callable[[], None]] = {
     "after the folders changed places": lambda: _inside_exchange(after),
     "after the commit": lambda: after(_job, "_commit"),
     "after the quarantine's commit": lambda: after(_job, "_commit_quarantine"),
+    "before the drift's history": lambda: before(_job, "keep_drift"),
+    "after the drift's history": lambda: after(_job, "keep_drift"),
     "before the receipts are deleted": lambda: before(files, "delete"),
     "before the record": lambda: before(_records.RunRecords, "write", call=2),
 }

@@ -16,13 +16,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from batchinfer.runs import RunReport, open_results, run
+from batchinfer.runs import RunRecords, RunReport, open_results, read_drift, run
 from batchinfer.source import plan_units
 from batchinfer.spec import load_spec
 
 CHILD = Path(__file__).with_name("child.py")
 ROWS_A_DAY = 3_000
 UNIT_ROWS = 500
+QUARANTINED = 2 + 3
+"""Two rows that the model cannot score, and three that the suite does not let pass."""
+SUITE = {
+    "name": "scores",
+    "expectations": [
+        {
+            "type": "expect_column_values_to_not_be_in_set",
+            "kwargs": {"column": "id", "value_set": [0, 1499, 2999]},
+        },
+        {"type": "expect_column_mean_to_be_between", "kwargs": {"column": "x1", "min_value": 0}},
+        {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "x0", "mostly": 0.9}},
+    ],
+    "meta": {},
+}
 
 
 def results_digest(spec_file: Path, table: str = "") -> str:
@@ -36,6 +50,35 @@ def results_digest(spec_file: Path, table: str = "") -> str:
     order = pc.sort_indices(rows, sort_keys=[("ds", "ascending"), ("id", "ascending")])
     ordered = rows.take(order).cast(pa.schema([f.with_nullable(True) for f in rows.schema]))
     return hashlib.sha256(json.dumps(ordered.to_pylist(), default=str).encode()).hexdigest()
+
+
+def drift_digest(spec_file: Path, run_id: str) -> str:
+    """What a run says in the history of drift: each figure of each column, and each of them once."""
+    found = read_drift(load_spec(spec_file).output.path)
+    if found is None:
+        return "none"
+    rows = found.filter(pc.field("run_id") == run_id).drop_columns(["committed_at", "table_version"])
+    return hashlib.sha256(json.dumps(rows.sort_by("column").to_pylist()).encode()).hexdigest()
+
+
+def tables_of(spec_file: Path, report: RunReport) -> dict[str, Any]:
+    """All that a run leaves: three tables, and what its report says of the rows."""
+    return {
+        "results": results_digest(spec_file),
+        "quarantine": results_digest(spec_file, "_quarantine"),
+        "history of drift": drift_digest(spec_file, report.run_id or ""),
+        "drift": report.drift,
+        "quality": report.quality,
+        "rows": report.rows,
+        "validation": without_times(RunRecords().kept(report.run_id or "", "validation.json")),
+    }
+
+
+def without_times(validation: bytes | None) -> Any:
+    """A validation result, less when it was made."""
+    value = json.loads(validation or b"{}")
+    value.pop("meta", None)
+    return value
 
 
 @dataclass
@@ -87,13 +130,16 @@ def faulty(
     x0[7], x0[1234] = None, float("nan")
     table = table.set_column(1, "x0", pa.chunked_array([pa.array(x0, pa.float32())]))
     pipeline.write_input(table, row_group_size=UNIT_ROWS)
+    (pipeline.root / "suite.json").write_text(json.dumps(SUITE))
     spec_file = pipeline.write_spec(
+        quality={"suite": "suite.json"},
+        drift={"thresholds": {"psi": 0.1}},
         output={
             "store": request.param,
             "path": str(pipeline.output),
             "partition_by": ["ds"],
             "carry": ["note", "x2"],
-        }
+        },
     )
     return Child(spec_file, dict(os.environ))
 

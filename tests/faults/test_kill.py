@@ -6,12 +6,14 @@ import os
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from batchinfer.runs import RunRecords
 from batchinfer.spec import load_spec
 from tests.faults.child import STEPS
-from tests.faults.conftest import ROWS_A_DAY, UNIT_ROWS, Child, rerun, results_digest
+from tests.faults.conftest import QUARANTINED, ROWS_A_DAY, UNIT_ROWS, Child, rerun, tables_of
 
 UNITS = ROWS_A_DAY // UNIT_ROWS
 MOMENTS = 50 if os.environ.get("BATCHINFER_TORTURE") == "all" else 5
@@ -19,13 +21,17 @@ ONLY_DELTA = {step for step in STEPS if "transaction" in step}
 ONLY_PARQUET = {step for step in STEPS if "changed places" in step or "change places" in step}
 
 
-def undisturbed(child: Child) -> tuple[str, str]:
-    """The digests of results and quarantine after a run that nobody killed; the tables are removed again."""
-    spec = load_spec(child.spec_file)
-    rerun(child)
-    digests = results_digest(child.spec_file), results_digest(child.spec_file, "_quarantine")
-    shutil.rmtree(Path(spec.output.path).parent)
-    return digests
+def undisturbed(child: Child) -> dict[str, Any]:
+    """What a run leaves that nobody killed; it is all removed again."""
+    found = tables_of(child.spec_file, rerun(child))
+    forget(child)
+    return found
+
+
+def forget(child: Child) -> None:
+    """Remove tables and records."""
+    shutil.rmtree(Path(load_spec(child.spec_file).output.path).parent)
+    shutil.rmtree(RunRecords().location)
 
 
 def touch_input(child: Child, seconds: int) -> None:
@@ -47,9 +53,8 @@ def test_a_run_killed_at_each_step_ends_as_if_it_had_not_been(faulty: Child, ste
     assert faulty.killed_at(step) != 0, f"the run never came to '{step}'"
     report = rerun(faulty)
     assert report.status == "done"
-    assert (report.rows.read, report.rows.quarantined) == (ROWS_A_DAY, 2)
-    found = results_digest(faulty.spec_file), results_digest(faulty.spec_file, "_quarantine")
-    assert found == expected
+    assert (report.rows.read, report.rows.quarantined) == (ROWS_A_DAY, QUARANTINED)
+    assert tables_of(faulty.spec_file, report) == expected
     assert rerun(faulty).units["reused"] == UNITS
 
 
@@ -75,8 +80,9 @@ def test_a_staged_part_that_was_damaged_is_scored_again(faulty: Child) -> None:
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 1
     part.write_bytes(content)
-    assert rerun(faulty).units["reused"] == UNITS - 1
-    assert (results_digest(faulty.spec_file), results_digest(faulty.spec_file, "_quarantine")) == expected
+    report = rerun(faulty)
+    assert report.units["reused"] == UNITS - 1
+    assert tables_of(faulty.spec_file, report) == expected
 
 
 def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(faulty: Child) -> None:
@@ -87,7 +93,6 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(faulty: Child
         killed += faulty.killed_after(moments.uniform(0, 0.4)) != 0
         report = rerun(faulty)
         assert report.rows.read == ROWS_A_DAY
-        found = results_digest(faulty.spec_file), results_digest(faulty.spec_file, "_quarantine")
-        assert found == expected
-        shutil.rmtree(Path(load_spec(faulty.spec_file).output.path).parent)
+        assert tables_of(faulty.spec_file, report) == expected
+        forget(faulty)
     assert killed, "no kill came before the end: the moments are too late to prove anything"

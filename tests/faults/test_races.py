@@ -16,9 +16,9 @@ import pytest
 from batchinfer.errors import CommitRefused
 from batchinfer.runs import RunReport, _job, open_results, run
 from batchinfer.spec import load_spec
-from tests.faults.conftest import ROWS_A_DAY, Child, rerun
+from tests.faults.conftest import QUARANTINED, ROWS_A_DAY, Child, rerun
 
-SCORED = ROWS_A_DAY - 2
+SCORED = ROWS_A_DAY - QUARANTINED
 
 
 def touch_input(child: Child, seconds: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 from batchinfer.errors import InputChanged, StoreError
 from batchinfer.runs import RunRecords, _job, make_plan
 from batchinfer.spec import load_spec
-from tests.faults.conftest import Child, rerun, results_digest
+from tests.faults.conftest import Child, rerun, results_digest, tables_of
 from tests.faults.test_kill import undisturbed
 
 
@@ -41,8 +41,7 @@ def test_no_room_while_staging_commits_nothing_and_a_rerun_goes_on(
     assert results_digest(faulty.spec_file) == "StoreError"  # there is no table
     small_files(resource.RLIM_INFINITY)
     assert RunRecords().all()[0].status == "failed"
-    rerun(faulty)
-    assert (results_digest(faulty.spec_file), results_digest(faulty.spec_file, "_quarantine")) == expected
+    assert tables_of(faulty.spec_file, rerun(faulty)) == expected
 
 
 def test_no_partial_file_is_left_where_there_was_no_room(
