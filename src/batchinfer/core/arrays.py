@@ -61,5 +61,6 @@ def valid(values: pa.Array) -> npt.NDArray[np.bool_] | None:
 def _bits(buffer: pa.Buffer, start: int, count: int) -> npt.NDArray[np.bool_]:
     if not count:
         return np.empty(0, np.bool_)
-    octets = np.frombuffer(buffer, np.uint8, -(-(start + count) // 8))
-    return np.unpackbits(octets, count=start + count, bitorder="little")[start:].view(np.bool_)
+    first, shift = divmod(start, 8)  # a slice must not unpack all that lies before it
+    octets = np.frombuffer(buffer, np.uint8, -(-(shift + count) // 8), first)
+    return np.unpackbits(octets, count=shift + count, bitorder="little")[shift:].view(np.bool_)

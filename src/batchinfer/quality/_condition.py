@@ -27,7 +27,6 @@ from batchinfer.quality._values import (
     Mask,
     Members,
     Unfit,
-    exact,
     kind_of,
     limits,
     members,
@@ -41,7 +40,6 @@ ACCEPTED = (
     "'col(\"age\") > 18' (condition_parser great_expectations), or a condition as Great Expectations serialises it"
 )
 
-_KEY = "row_condition"
 _LEGACY = re.compile(
     r"""\s*col\("(?P<column>[^"]+)"\)\s*(?:(?P<notnull>\.notnull\(\))|(?P<op>==|!=|>=|<=|>|<)\s*
     (?:(?P<number>[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)|(?:date\(\s*)?(?P<quote>["'])(?P<text>[^"']*)(?P=quote)\s*\)?))\s*""",
@@ -74,13 +72,16 @@ def compile_condition(value: Any, parser: str | None, schema: pa.Schema) -> Cond
         Unfit: it cannot be read, names a column that is not there, or compares what cannot be compared.
         Foreign: only Great Expectations itself can run it.
     """
-    if isinstance(value, dict):
-        return _serialised(value, schema)
-    if isinstance(value, str) and (parser or "pandas") == "pandas":
-        return _query(value, schema)
-    if isinstance(value, str):
-        return _legacy(value, schema)
-    raise Unfit(f"found {value!r}; accepted is {ACCEPTED}", _KEY)
+    try:
+        if isinstance(value, dict):
+            return _serialised(value, schema)
+        if isinstance(value, str) and (parser or "pandas") == "pandas":
+            return _query(value, schema)
+        if isinstance(value, str):
+            return _legacy(value, schema)
+    except Unfit as e:
+        raise Unfit(str(e), "row_condition") from e
+    raise Unfit(f"found {value!r}; accepted is {ACCEPTED}", "row_condition")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +228,7 @@ def _kind(schema: pa.Schema, column: str) -> Kind:
     if place < 0:
         near = difflib.get_close_matches(column, schema.names, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else f"; the columns are {', '.join(schema.names)}"
-        raise Unfit(f"the input has no column '{column}'{hint}", _KEY)
+        raise Unfit(f"the input has no column '{column}'{hint}")
     kind = kind_of(schema.field(place).type)
     if kind is None:
         raise Foreign
@@ -239,7 +240,7 @@ def _comparison(schema: pa.Schema, column: str, op: str, value: Any) -> Conditio
     if op == "!=":
         return Not(_comparison(schema, column, "==", value))
     if value is None:
-        raise Unfit("nothing equals null; use .isnull()", _KEY)
+        raise Unfit("nothing equals null; use .isnull()")
     if kind.type == pa.float32() and isinstance(value, float):
         value = float(np.float32(value))  # as pandas' query, so that x == 0.1 can be true of a float32
     if op == "==":
@@ -247,19 +248,17 @@ def _comparison(schema: pa.Schema, column: str, op: str, value: Any) -> Conditio
         return In(column, known) if len(known) else Never((column,))
     if kind.family == "text":
         if not isinstance(value, str):
-            raise Unfit(f"{value!r} cannot be compared with a column of {kind}", _KEY)
+            raise Unfit(f"{value!r} cannot be compared with a column of {kind}")
         return TextOrder(column, op, value)
     low, high = (value, None) if op in {">", ">="} else (None, value)
     strict = op in {">", "<"}
-    if kind.family == "number":
-        exact(kind, value)
     return Within(column, limits(kind, low, high, strict_low=strict, strict_high=strict))
 
 
 def _members(kind: Kind, values: list[Any]) -> Members:
     for value in values:
         if isinstance(value, list | dict):
-            raise Unfit(f"a list of numbers or texts, found {value!r}", _KEY)
+            raise Unfit(f"a list of numbers or texts, found {value!r}")
     return members(kind, values)
 
 
@@ -271,7 +270,7 @@ def _serialised(value: dict[str, Any], schema: pa.Schema) -> Condition:
             case "and" | "or" as joined:
                 parts = tuple(_serialised(part, schema) for part in value["conditions"])
                 if not parts:
-                    raise Unfit(f"an '{joined}' of no conditions", _KEY)
+                    raise Unfit(f"an '{joined}' of no conditions")
                 return Together(parts, any_of=joined == "or")
             case "nullity":
                 null = IsNull(_present(value["column"]["name"], schema))
@@ -284,8 +283,8 @@ def _serialised(value: dict[str, Any], schema: pa.Schema) -> Condition:
                 if op in _SWAPPED:
                     return _comparison(schema, column, op, parameter)
     except (KeyError, TypeError) as e:
-        raise Unfit(f"{value!r} is no condition ({e}); accepted is {ACCEPTED}", _KEY) from e
-    raise Unfit(f"{value!r} is no condition; accepted is {ACCEPTED}", _KEY)
+        raise Unfit(f"{value!r} is no condition ({e}); accepted is {ACCEPTED}") from e
+    raise Unfit(f"{value!r} is no condition; accepted is {ACCEPTED}")
 
 
 def _present(column: str, schema: pa.Schema) -> str:
@@ -297,7 +296,7 @@ def _present(column: str, schema: pa.Schema) -> str:
 def _legacy(text: str, schema: pa.Schema) -> Condition:
     found = _LEGACY.fullmatch(text)
     if not found:
-        raise Unfit(f"cannot read {text!r}; accepted is {ACCEPTED}", _KEY)
+        raise Unfit(f"cannot read {text!r}; accepted is {ACCEPTED}")
     column = found["column"]
     if found["notnull"]:
         return Not(IsNull(_present(column, schema)))
@@ -325,7 +324,7 @@ def _query(text: str, schema: pa.Schema) -> Condition:
     try:
         tree = ast.parse(_QUOTED.sub(replace, text).strip(), mode="eval")
     except (SyntaxError, ValueError, TypeError) as e:
-        raise Unfit(f"cannot read {text!r} ({e}); accepted is {ACCEPTED}", _KEY) from e
+        raise Unfit(f"cannot read {text!r} ({e}); accepted is {ACCEPTED}") from e
     return _Query(schema, {stand_in: name for name, stand_in in names.items()}).condition(tree.body)
 
 
@@ -352,7 +351,7 @@ class _Query:
             case ast.Name():
                 column = self._column(node)
                 if _kind(self.schema, column).family != "bool":
-                    raise Unfit(f"'{column}' alone is no condition: it is not a bool", _KEY)
+                    raise Unfit(f"'{column}' alone is no condition: it is not a bool")
                 return _comparison(self.schema, column, "==", True)
         raise Foreign
 

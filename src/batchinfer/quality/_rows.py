@@ -107,7 +107,11 @@ class RowCheck:
         found = np.flatnonzero(unexpected)
         positions = to_numpy(lineage.positions)[0]
         if len(found) > EXAMPLES:
-            found = found[np.argpartition(positions[found], EXAMPLES)[:EXAMPLES]]
+            places = positions[found]
+            if (places[1:] > places[:-1]).all():  # as files are read
+                found = found[:EXAMPLES]
+            else:
+                found = found[np.argpartition(places, EXAMPLES)[:EXAMPLES]]
         found = found[np.argsort(positions[found], kind="stable")]
         shown = [at(column, found) for column in columns]
         values: list[Any]
@@ -117,8 +121,8 @@ class RowCheck:
             values = [list(row) for row in zip(*shown, strict=True)]
         else:
             values = [dict(zip(self.reads, row, strict=True)) for row in zip(*shown, strict=True)]
-        places = positions[found].tolist()
-        return [[lineage.source, place, value] for place, value in zip(places, values, strict=True)]
+        first = zip(positions[found].tolist(), values, strict=True)
+        return [[lineage.source, position, value] for position, value in first]
 
     def _result(self, state: State, counted: int) -> dict[str, Any]:
         rows, absent, unexpected = state["rows"], state["missing"], state["unexpected"]

@@ -109,7 +109,7 @@ def ticks(values: pa.Array) -> npt.NDArray[Any]:
         low: npt.NDArray[Any] = low_and_high[::2]
         return low  # up to 18 digits the low half is the number itself
     if pa.types.is_temporal(type_):
-        values = values.view(pa.int32() if type_.bit_width == 32 else pa.int64())
+        values = _hashable(values)
     return to_numpy(values)[0]
 
 
@@ -285,7 +285,7 @@ class Members:
     """A set of values in the column's own terms: those that no value of the column can equal are left out.
 
     Attributes:
-        known: sorted ticks, or an Arrow array of texts.
+        known: ascending: an Arrow array of texts or whole ticks, or other ticks in NumPy.
         place: of each of `known`, the place in the suite's list.
     """
 
@@ -297,24 +297,39 @@ class Members:
 
     def contains(self, values: pa.Array) -> Mask:
         """Which values are members; for a null, anything."""
-        if isinstance(self.known, np.ndarray) and len(self.known) <= _FEW:
-            view = ticks(values)
-            found = np.zeros(len(view), np.bool_)
-            for member in self.known:
-                found |= view == member
-            return found
-        return self.find(values) >= 0
+        if isinstance(self.known, pa.Array):
+            found = pc.is_in(_hashable(values), value_set=self.known)
+            member: Mask = to_numpy(found)[0]
+            return member
+        if len(self.known) > _FEW:
+            return self.find(values) >= 0
+        view = ticks(values)
+        member = np.zeros(len(view), np.bool_)
+        for one in self.known:
+            member |= view == one
+        return member
 
     def find(self, values: pa.Array) -> npt.NDArray[np.int64]:
         """The place of each value in the suite's list, -1: not there; for a null, anything."""
         if not len(self.known):
             return np.full(len(values), -1, np.int64)
-        if not isinstance(self.known, np.ndarray):
-            found, there = to_numpy(pc.index_in(values, value_set=self.known))
-            return np.where(np.ones(len(found), np.bool_) if there is None else there, self.place[found], -1)
+        if isinstance(self.known, pa.Array):
+            found, there = to_numpy(pc.index_in(_hashable(values), value_set=self.known))
+            return np.where(_all(len(found)) if there is None else there, self.place[found], -1)
         view = ticks(values)
         near = np.minimum(np.searchsorted(self.known, view), len(self.known) - 1)
         return np.where(self.known[near] == view, self.place[near], -1)
+
+
+def _all(rows: int) -> Mask:
+    return np.ones(rows, np.bool_)
+
+
+def _hashable(values: pa.Array) -> pa.Array:
+    """Texts and whole numbers as they are, times as their ticks."""
+    if pa.types.is_temporal(values.type):
+        return values.view(pa.int32() if values.type.bit_width == 32 else pa.int64())
+    return values
 
 
 def members(kind: Kind, values: Sequence[Any]) -> Members:
@@ -333,6 +348,8 @@ def members(kind: Kind, values: Sequence[Any]) -> Members:
         known = from_texts(order).cast(kind.type)
     else:
         known = np.array(order, kind.dtype)
+        if kind.dtype.kind in "iu" and kind.family != "bool" and not pa.types.is_decimal(kind.type):
+            known = from_numpy(known)
     return Members(known, np.array([found[tick] for tick in order], np.int64))
 
 
