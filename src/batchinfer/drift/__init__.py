@@ -33,7 +33,10 @@ if TYPE_CHECKING:
         send,
     )
     from batchinfer.drift._chart import chart_page, number, share
+    from batchinfer.drift._evidently import write_drift_report, write_labels_report
+    from batchinfer.drift._labels import LabelledRows, join_labels, read_labels
     from batchinfer.drift._picture import chart_svg
+    from batchinfer.drift._task import Predictions, Task
 
 __all__ = [
     "HISTORY",
@@ -46,7 +49,9 @@ __all__ = [
     "DriftHistory",
     "DriftReport",
     "FixedSample",
+    "LabelledRows",
     "MeasuredRun",
+    "Predictions",
     "Profile",
     "Profiler",
     "Reference",
@@ -55,19 +60,24 @@ __all__ = [
     "RunFacts",
     "ScoredRows",
     "State",
+    "Task",
     "Thresholds",
     "build_reference",
     "chart_page",
     "chart_svg",
     "check_webhook",
     "history_rows",
+    "join_labels",
     "measure",
     "next_alert",
     "next_state",
     "number",
+    "read_labels",
     "send",
     "share",
     "summarise",
+    "write_drift_report",
+    "write_labels_report",
 ]
 
 _WHEN_USED = {
@@ -76,7 +86,10 @@ _WHEN_USED = {
         *("check_webhook", "next_alert", "next_state", "send"),
     ),
     "_chart": ("chart_page", "number", "share"),
+    "_evidently": ("write_drift_report", "write_labels_report"),
+    "_labels": ("LabelledRows", "join_labels", "read_labels"),
     "_picture": ("chart_svg",),
+    "_task": ("Predictions", "Task"),
 }
 """What few runs need: modules of this package that are imported when one of their names is."""
 
