@@ -351,8 +351,8 @@ DEVIATIONS: dict[str, tuple[str, dict[str, Any], pa.Array, list[int], list[int] 
         [0], None,
     ),
     "texts in the set of a date column are dates": (
-        IN_SET, {"column": "x", "value_set": ["2020-01-01"]},
-        pa.array([date(2020, 1, 1), date(2020, 1, 2)]), [1], [0, 1],
+        IN_SET, {"column": "x", "value_set": ["2020-01-01"]}, pa.array([date(2020, 1, 1), date(2020, 1, 2)]),
+        [1], [0, 1],
     ),
     "an integer's text has no .0 because another row is null": (
         "expect_column_value_lengths_to_equal", {"column": "x", "value": 1}, pa.array([1, None]), [], [0],
@@ -389,8 +389,7 @@ def test_a_deviation_is_as_declared(name: str) -> None:
     [
         *((c, "str") for c in ("s", "t", "i64", "f64")), ("i64", "int64"), ("i64", "int"), ("i8", "int8"),
         ("i8", "int"), ("f64", "float"), ("f32", "float"), ("f32", "float32"), ("b", "bool"), ("c", "bool"),
-        ("s", "object"),
-        ("ns", "datetime64"), ("us", "datetime64[us]"), ("day", "str"), ("extreme", "float64"),
+        ("s", "object"), ("ns", "datetime64"), ("us", "datetime64[us]"), ("day", "str"), ("extreme", "float64"),
     ],
 )  # fmt: skip
 def test_types_go_by_the_names_that_pandas_knows(type_: str, column: str, name: str) -> None:

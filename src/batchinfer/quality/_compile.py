@@ -13,6 +13,7 @@ import pyarrow as pa
 from batchinfer.quality._aggregates import AGGREGATES, compile_aggregate
 from batchinfer.quality._condition import Condition, Foreign, compile_condition
 from batchinfer.quality._expectation import Check, Expectation, Judgement, State
+from batchinfer.quality._members import first_places, members
 from batchinfer.quality._rows import RowCheck
 from batchinfer.quality._rules import (
     Between,
@@ -32,7 +33,7 @@ from batchinfer.quality._rules import (
 from batchinfer.quality._suite import Suite, nearest
 from batchinfer.quality._table import TABLE, compile_table
 from batchinfer.quality._types import KNOWN, names_of
-from batchinfer.quality._values import Kind, Mask, Unfit, first_places, kind_of, limits, members, parse_bound
+from batchinfer.quality._values import Kind, Mask, Unfit, kind_of, limits, parse_bound
 
 Compiler = Callable[[Expectation, pa.Schema], Check | None]
 """Makes the check of an expectation whose columns are there. None: of this column's type only Great Expectations

@@ -20,16 +20,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchinfer.core.arrays import from_texts, to_numpy
+from batchinfer.quality._members import Members, members
 from batchinfer.quality._rules import comparable, decoded, equal, greater
 from batchinfer.quality._values import (
     Kind,
     Limits,
     Mask,
-    Members,
     Unfit,
     kind_of,
     limits,
-    members,
     missing,
     spread,
     ticks,

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchinfer.core.arrays import from_texts, to_numpy
+from batchinfer.quality._members import Members
 from batchinfer.quality._patterns import in_re2
-from batchinfer.quality._values import Kind, Limits, Mask, Members, kind_of, missing, spread, ticks
+from batchinfer.quality._values import Kind, Limits, Mask, kind_of, missing, spread, ticks
 
 
 @dataclass(frozen=True, slots=True)

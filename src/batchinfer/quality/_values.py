@@ -6,8 +6,7 @@ A suite's values are turned into ticks once, exactly, so that comparing a batch 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from fractions import Fraction
@@ -17,17 +16,14 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from batchinfer.core.arrays import from_numpy, from_texts, to_numpy, valid
+from batchinfer.core.arrays import from_numpy, to_numpy, valid
 
 Mask = npt.NDArray[np.bool_]
 Bound = float | int | date | datetime
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FEW = 16
-"""Up to so many members, comparing with each in turn is faster than a search."""
 
 
 class Unfit(Exception):
@@ -109,8 +105,15 @@ def ticks(values: pa.Array) -> npt.NDArray[Any]:
         low: npt.NDArray[Any] = low_and_high[::2]
         return low  # up to 18 digits the low half is the number itself
     if pa.types.is_temporal(type_):
-        values = _hashable(values)
+        values = without_units(values)
     return to_numpy(values)[0]
+
+
+def without_units(values: pa.Array) -> pa.Array:
+    """Texts and whole numbers as they are, times as their ticks."""
+    if pa.types.is_temporal(values.type):
+        return values.view(pa.int32() if values.type.bit_width == 32 else pa.int64())
+    return values
 
 
 def missing(values: pa.Array) -> Mask | None:
@@ -278,105 +281,6 @@ def as_float(value: Fraction | float) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class Members:
-    """A set of values in the column's own terms: those that no value of the column can equal are left out.
-
-    Attributes:
-        known: ascending: an Arrow array of texts or whole ticks, or other ticks in NumPy.
-        place: of each of `known`, the place in the suite's list.
-    """
-
-    known: Any
-    place: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.place)
-
-    def contains(self, values: pa.Array) -> Mask:
-        """Which values are members; for a null, anything."""
-        if isinstance(self.known, pa.Array):
-            found = pc.is_in(_hashable(values), value_set=self.known)
-            member: Mask = to_numpy(found)[0]
-            return member
-        if len(self.known) > _FEW:
-            return self.find(values) >= 0
-        view = ticks(values)
-        member = np.zeros(len(view), np.bool_)
-        for one in self.known:
-            member |= view == one
-        return member
-
-    def find(self, values: pa.Array) -> npt.NDArray[np.int64]:
-        """The place of each value in the suite's list, -1: not there; for a null, anything."""
-        if not len(self.known):
-            return np.full(len(values), -1, np.int64)
-        if isinstance(self.known, pa.Array):
-            found, there = to_numpy(pc.index_in(_hashable(values), value_set=self.known))
-            return np.where(_all(len(found)) if there is None else there, self.place[found], -1)
-        view = ticks(values)
-        near = np.minimum(np.searchsorted(self.known, view), len(self.known) - 1)
-        return np.where(self.known[near] == view, self.place[near], -1)
-
-
-def _all(rows: int) -> Mask:
-    return np.ones(rows, np.bool_)
-
-
-def _hashable(values: pa.Array) -> pa.Array:
-    """Texts and whole numbers as they are, times as their ticks."""
-    if pa.types.is_temporal(values.type):
-        return values.view(pa.int32() if values.type.bit_width == 32 else pa.int64())
-    return values
-
-
-def members(kind: Kind, values: Sequence[Any]) -> Members:
-    """The members among `values` that a column can hold; null and NaN are none.
-
-    Raises:
-        Unfit: a date or a timestamp cannot be read.
-    """
-    known: Any
-    found: dict[Any, int] = {}
-    for place, tick in enumerate(_tick(kind, value) for value in values):
-        if tick is not None:
-            found.setdefault(tick, place)
-    order = sorted(found)
-    if kind.family == "text":
-        known = from_texts(order).cast(kind.type)
-    else:
-        known = np.array(order, kind.dtype)
-        if kind.dtype.kind in "iu" and kind.family != "bool" and not pa.types.is_decimal(kind.type):
-            known = from_numpy(known)
-    return Members(known, np.array([found[tick] for tick in order], np.int64))
-
-
-def first_places(kind: Kind, values: Sequence[Any]) -> list[int]:
-    """Of each value the first place in the list that holds the same; -1: no value of the column equals it."""
-    found: dict[Any, int] = {}
-    each = enumerate(_tick(kind, value) for value in values)
-    return [-1 if tick is None else found.setdefault(tick, place) for place, tick in each]
-
-
-def _tick(kind: Kind, value: Any) -> Any:
-    """The one tick that equals a value; None: there is none."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if kind.family == "text":
-        return value if isinstance(value, str) and not re.search("[\ud800-\udfff]", value) else None
-    if kind.family in {"number", "bool"} and not isinstance(value, int | float):
-        return None
-    tick = exact(kind, value)
-    if kind.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            near = float(kind.dtype.type(as_float(tick)))
-        return near if near == tick else None
-    if isinstance(tick, float) or tick.denominator != 1:
-        return None
-    info = np.iinfo(kind.dtype)
-    return int(tick) if info.min <= tick <= info.max else None
 
 
 def plain(values: Iterable[Any]) -> list[Any]:
