@@ -11,6 +11,11 @@ import numpy.typing as npt
 LEAST_SHARE = 1e-4
 """What an empty bin's share counts as in the PSI, whose logarithm has no value for 0."""
 
+_FEW = 20
+_COUNTS = np.arange(80.0)
+"""More than a bin that expects _FEW will ever hold."""
+_LOG_FACTORIALS = np.concatenate([[0.0], np.cumsum(np.log(_COUNTS[1:]))])
+
 
 def psi(reference: Sequence[int], found: Sequence[int]) -> float:
     """The population stability index: Σ (q - p) ln(q / p) over the bins' shares."""
@@ -26,15 +31,26 @@ def jensen_shannon(reference: Sequence[int], found: Sequence[int]) -> float:
     return math.sqrt(min(max(divergence, 0.0), 1.0))
 
 
-def noise(reference: Sequence[int], found: Sequence[int]) -> float:
-    """What the PSI of two draws from one distribution hardly exceeds.
+def noise(reference: Sequence[int], rows: int) -> float:
+    """What the PSI of so many rows from the reference's own distribution hardly exceeds.
 
-    Divided by (1/n + 1/m) it follows a chi-square distribution with one degree of freedom less than there are
-    bins in use: this is its mean and three standard deviations.
+    The sum over the bins of its mean, and three standard deviations. In a well filled bin of n rows the term is
+    1 / n times a chi-square variable of one degree of freedom; where few rows are expected the values of the term
+    are weighed by their Poisson probabilities, since an empty bin's is far larger.
     """
-    used = sum(1 for one, two in zip(reference, found, strict=True) if one or two)
-    freedom = max(used - 1, 1)
-    return (freedom + 3 * math.sqrt(2 * freedom)) * (1 / sum(reference) + 1 / sum(found))
+    p = np.maximum(_shares(reference), LEAST_SHARE)
+    expected = rows * p
+    means, variances = np.full(len(p), 1 / rows), np.full(len(p), 2 / rows**2)
+    sparse = expected <= _FEW
+    if sparse.any():
+        weights = np.exp(_COUNTS * np.log(expected[sparse, None]) - expected[sparse, None] - _LOG_FACTORIALS)
+        share = p[sparse, None]
+        terms = (_COUNTS / rows - share) * np.log(np.maximum(_COUNTS / rows, LEAST_SHARE) / share)
+        means[sparse] = (weights * terms).sum(axis=1)
+        variances[sparse] = np.maximum((weights * terms**2).sum(axis=1) - means[sparse] ** 2, 0)
+    # The reference's own shares were drawn as well, from its own number of rows.
+    drawn = 1 + rows / sum(reference)
+    return float(drawn * (means.sum() + 3 * math.sqrt(variances.sum())))
 
 
 def _shares(counts: Sequence[int]) -> npt.NDArray[np.float64]:

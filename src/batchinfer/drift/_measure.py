@@ -98,7 +98,7 @@ def _measure_column(stated: ReferenceColumn, found: ColumnProfile, thresholds: T
     if found.rows:
         distance = psi(expected.counts, found.counts)
         js = jensen_shannon(expected.counts, found.counts)
-        limit = max(thresholds.psi, stated.natural, noise(expected.counts, found.counts))
+        limit = max(thresholds.psi, stated.natural, noise(expected.counts, found.rows))
         null_rate = found.nulls / found.rows
         unseen = sum(found.counts[place] for place in stated.column.bins.unseen) / found.rows
     return ColumnDrift(

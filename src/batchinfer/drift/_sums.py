@@ -74,4 +74,4 @@ def _sum_of_runs(values: npt.NDArray[Any], unit: int) -> Fraction:
     """The sum of multiples of 2 ** unit that span no more digits than there are to spare."""
     sums = np.add.reduceat(values, np.arange(0, len(values), _RUN), dtype=np.float64)
     units = int(np.add.reduce(np.ldexp(sums, -unit).astype(np.int64)))
-    return Fraction(units) * Fraction(2) ** unit
+    return Fraction(units << unit) if unit >= 0 else Fraction(units, 1 << -unit)
