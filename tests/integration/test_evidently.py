@@ -121,7 +121,6 @@ def test_the_page_stands_alone(tmp_path: Path) -> None:
     text = page.read_text()
     loaded = set(re.findall(r"""<(?:script|link|img|iframe)[^>]*\b(?:src|href)=["']?([^"'> ]+)""", text))
     assert {address for address in loaded if not address.startswith("data:")} == set()
-    assert "Ünï" in text
 
 
 def test_nothing_is_sent_and_nothing_is_left_in_the_home_folder(tmp_path: Path) -> None:
