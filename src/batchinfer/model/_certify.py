@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 
 _MULTIPLES = (2, 4, 8, 16, 32, 64)
 _SIZES = (1, 4, 16, 64, 256, 1024, 2048, 4096, 8192, 16384, 32768)
-_NEAR_ENOUGH = 0.97
+_NEAR_ENOUGH = 0.98
 """A smaller batch at this share of the best rate wins: it stays in cache and bounds memory."""
 _CALL_SECONDS = 50e-6
 """Charged for each call on top of its own time: what a run spends around it, much of it under Python's lock.

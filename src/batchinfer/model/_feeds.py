@@ -23,7 +23,10 @@ class Feed(Protocol):
     """The values of one ONNX input for a batch of clean rows."""
 
     def block(self, start: int, stop: int, padded: int) -> Array:
-        """The tensor of rows [start, stop), filled up to `padded` rows with copies of the last."""
+        """The tensor of rows [start, stop), filled up to `padded` rows with copies of the last.
+
+        It lies on a boundary of 64 bytes: see `_aligned`.
+        """
 
 
 def _padded(block: Array, padded: int) -> Array:
@@ -62,7 +65,8 @@ class PackFeed:
             tensor = self._pack(first, last, last - first)
             kept[f"{self.name}, ahead"] = self.identity, first, last, tensor
         block: Array = tensor[start - first : stop - first]
-        return block
+        # The tensor is aligned, so most often its blocks are; asking each costs as much as a small call.
+        return block if (start - first) * tensor.strides[0] % _ALIGNMENT_BYTES == 0 else _aligned(block)
 
     def _pack(self, start: int, stop: int, padded: int) -> Array:
         _workspace.__dict__.pop(f"{self.name}, ahead", None)  # it is about to be written over
@@ -90,7 +94,7 @@ def _scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 _ALIGNMENT_BYTES = 64
 
 
-def aligned(tensor: Array) -> Array:
+def _aligned(tensor: Array) -> Array:
     """The tensor, where it does not lie on a boundary of 64 bytes a copy that does.
 
     Kernels that sum along a row start with single values up to the next boundary of a register, so the bits of
@@ -123,7 +127,7 @@ class ColumnFeed:
         """A view where dtype and size fit already."""
         width = int(np.prod(self.shape, dtype=np.int64))
         flat = self.view[start * width : stop * width].reshape(stop - start, *self.shape)
-        return _padded(np.ascontiguousarray(flat, self.dtype), padded)
+        return _aligned(_padded(np.ascontiguousarray(flat, self.dtype), padded))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +148,10 @@ class PaddedFeed:
         width = self.full_width or max(int(lengths.max(initial=0)), 1)
         real = np.arange(width) < lengths[:, None]
         if self.mask_dtype is not None:
-            return _padded(real.astype(self.mask_dtype), padded)
+            return _aligned(_padded(real.astype(self.mask_dtype), padded))
         tensor = np.full(real.shape, self.pad, self.dtype)
         tensor[real] = self.values[offsets[0] : offsets[-1]]
-        return _padded(tensor, padded)
+        return _aligned(_padded(tensor, padded))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,4 +164,4 @@ class ConstantFeed:
 
     def block(self, start: int, stop: int, padded: int) -> Array:
         """`shape` filled with the value; None stands for the batch size."""
-        return np.full([padded if d is None else d for d in self.shape], self.value, self.dtype)
+        return _aligned(np.full([padded if d is None else d for d in self.shape], self.value, self.dtype))

@@ -13,7 +13,7 @@ from batchinfer.core import BlockMap, Reason, Refusals
 from batchinfer.errors import InputError, ModelError
 from batchinfer.model._bundle import GRAPH, Bundle, local_files, read_bundle
 from batchinfer.model._columns import output_columns
-from batchinfer.model._feeds import Feed, aligned
+from batchinfer.model._feeds import Feed
 from batchinfer.model._manifest import Certificate, InputMapping, OutputMapping
 from batchinfer.model._session import Session, SessionRunError
 from batchinfer.model._tensors import TensorPlan, check_type, take_rows
@@ -96,7 +96,7 @@ class BlockScorer:
     def run_block(self, feeds: dict[str, Feed], start: int, stop: int) -> list[Array]:
         """One call of the session for rows [start, stop), padded by the certificate's rule."""
         padded = self.certificate.padding.padded(stop - start)
-        tensors = {name: aligned(feed.block(start, stop, padded)) for name, feed in feeds.items()}
+        tensors = {name: feed.block(start, stop, padded) for name, feed in feeds.items()}
         return self.session.run(self._outputs, tensors)
 
     def bind(self, features: pa.RecordBatch) -> dict[str, Feed]:
