@@ -16,7 +16,8 @@ def sampled(rows: int, total: int, cut: int) -> list[int]:
     for first in range(0, total, cut):
         batch = pa.RecordBatch.from_pydict({"n": pa.array(range(first, min(first + cut, total)))})
         sample.add(batch, first)
-    return sample.table()["n"].to_pylist()
+    found: list[int] = sample.table()["n"].to_pylist()
+    return found
 
 
 @pytest.mark.parametrize(("rows", "total"), [(100, 5000), (100, 100), (100, 99), (1, 700)])
