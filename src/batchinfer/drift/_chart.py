@@ -122,7 +122,9 @@ def _strip(history: DriftHistory) -> str:
         ]
         parts.append(_hit(place, axis, top, bottom, told))
     parts.append(_labels(axis, bottom + 15, [place for place, run in enumerate(history.runs) if run.alarm]))
-    return f'<div class="card strip">{_svg(_STRIP_WIDTH, bottom + 20, "Drifted features by run", parts)}</div>'
+    return (
+        f'<div class="card strip">{_svg(_STRIP_WIDTH, bottom + 20, "Drifted features by run", parts)}</div>'
+    )
 
 
 _STRIP_TITLE = "share of drifted features, red where the run raised the alarm"
