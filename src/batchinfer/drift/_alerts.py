@@ -54,7 +54,7 @@ class RunFacts:
 
     Attributes:
         pipeline: the spec's name.
-        run_id: the run's.
+        run_id: the run's; empty where it failed before it had one, and then each attempt is heard.
         state: what the run says of the pipeline.
         why: one sentence for the person who is woken.
         time: when the run ended; UTC, ISO 8601.
@@ -131,7 +131,7 @@ class AlertState:
         value = json.loads(content)
         known = get_args(State)
         match value:
-            case {"state": state, "runs": dict(runs)} if {state, *runs.values()} <= set(known):
+            case {"state": state, "runs": dict(runs)} if all(s in known for s in (state, *runs.values())):
                 return cls(cast(State, state), runs)
         raise ValueError(f"not an alert state: {content[:80]!r}")
 
@@ -162,11 +162,10 @@ def next_alert(previous: AlertState | None, facts: RunFacts) -> Alert | None:
     again, whatever came after it; one that failed and then succeeds under the same id is.
     """
     before = previous.state if previous is not None else None
-    heard = previous is not None and previous.runs.get(facts.run_id) == facts.state
-    if heard or facts.state == (before or "ok"):
+    if _was_heard(previous, facts) or facts.state == (before or "ok"):
         return None
     return Alert(
-        id=f"{facts.run_id}/{facts.state}",
+        id=f"{facts.run_id or facts.time}/{facts.state}",
         pipeline=facts.pipeline,
         previous=before,
         state=facts.state,
@@ -186,14 +185,17 @@ def next_state(
 
     `previous` itself where there is nothing to write: the run was heard before, or its alert was not taken.
     """
-    if previous is not None and previous.runs.get(facts.run_id) == facts.state:
-        return previous
-    if not all(delivery.delivered for delivery in deliveries):
+    if _was_heard(previous, facts) or not all(delivery.delivered for delivery in deliveries):
         return previous
     runs = dict(previous.runs) if previous is not None else {}
     runs.pop(facts.run_id, None)
-    runs[facts.run_id] = facts.state
+    if facts.run_id:
+        runs[facts.run_id] = facts.state
     return AlertState(facts.state, dict(list(runs.items())[-_REMEMBERED_RUNS:]))
+
+
+def _was_heard(previous: AlertState | None, facts: RunFacts) -> bool:
+    return previous is not None and previous.runs.get(facts.run_id) == facts.state
 
 
 def check_webhook(url: str) -> None:

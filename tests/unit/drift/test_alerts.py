@@ -85,6 +85,11 @@ def test_a_run_that_failed_and_then_succeeds_is_told_as_recovered() -> None:
     assert told([("a", "failed"), ("a", "ok")]) == [("a", None, "failed"), ("a", "failed", "ok")]
 
 
+def test_runs_that_failed_before_they_had_an_id_are_not_taken_for_one_another() -> None:
+    runs: list[tuple[str, State]] = [("", "failed"), ("", "failed"), ("a", "ok"), ("", "failed")]
+    assert told(runs) == [("", None, "failed"), ("a", "failed", "ok"), ("", "ok", "failed")]
+
+
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["ok", "drift", "quality-failed"]))))
 def test_rerunning_each_run_at_once_changes_nothing_that_is_told(runs: list[tuple[str, State]]) -> None:
     assert told([run for run in runs for _ in range(2)]) == told(runs)
@@ -108,9 +113,11 @@ def test_the_state_survives_its_file_and_a_damaged_file_is_refused() -> None:
         b"[]",
         b"{}",
         b'{"state": "well", "runs": {}}',
-        b'{"state": "ok", "runs": {"a": 1}}',
+        b'{"state": "ok", "runs": {"a": []}}',
+        b'{"state": ["ok"], "runs": {}}',
+        b"\xff",
     ):
-        with pytest.raises(ValueError, match=r"not an alert state|Expecting value"):
+        with pytest.raises(ValueError, match=r"not an alert state|Expecting value|codec"):
             AlertState.from_bytes(content)
 
 
