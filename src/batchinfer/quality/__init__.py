@@ -3,7 +3,10 @@
 from batchinfer.quality._checks import SuiteChecks, SuiteTally, refuses
 from batchinfer.quality._compile import compile_suite
 from batchinfer.quality._expectation import Check, Expectation, Judgement, State
+from batchinfer.quality._foreign import run_foreign
+from batchinfer.quality._result import validation_result
 from batchinfer.quality._suite import Suite, load_suite
+from batchinfer.quality._survey import Unsurveyed, survey
 
 __all__ = [
     "Check",
@@ -13,7 +16,11 @@ __all__ = [
     "Suite",
     "SuiteChecks",
     "SuiteTally",
+    "Unsurveyed",
     "compile_suite",
     "load_suite",
     "refuses",
+    "run_foreign",
+    "survey",
+    "validation_result",
 ]

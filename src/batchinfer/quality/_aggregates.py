@@ -134,7 +134,6 @@ def _is_no_quantity(kind: pa.DataType) -> bool:
 
 
 AGGREGATES: tuple[str, ...] = (
-    "expect_column_kl_divergence_to_be_less_than",
     "expect_column_max_to_be_between",
     "expect_column_mean_to_be_between",
     "expect_column_median_to_be_between",
@@ -146,4 +145,4 @@ AGGREGATES: tuple[str, ...] = (
     "expect_table_row_count_to_be_between",
     "expect_table_row_count_to_equal",
 )
-"""What `compile_aggregate` compiles."""
+"""What `compile_aggregate` compiles, besides the divergence from a continuous partition."""

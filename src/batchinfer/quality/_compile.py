@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from batchinfer.quality._aggregates import AGGREGATES, compile_aggregate
 from batchinfer.quality._condition import Condition, Foreign, compile_condition
+from batchinfer.quality._distinct import DISTINCT, UNIQUE, compile_distinct, compile_unique
 from batchinfer.quality._expectation import Check, Expectation, Judgement, State
 from batchinfer.quality._members import first_places, members
 from batchinfer.quality._rows import RowCheck
@@ -264,6 +265,19 @@ def _aggregate(expectation: Expectation, schema: pa.Schema) -> Check | None:
     return compile_aggregate(expectation, schema, condition_of(expectation, schema))
 
 
+def _distinct(expectation: Expectation, schema: pa.Schema) -> Check | None:
+    return compile_distinct(expectation, schema, condition_of(expectation, schema))
+
+
+def _divergence(expectation: Expectation, schema: pa.Schema) -> Check | None:
+    categorical = "values" in (expectation.kwargs.get("partition_object") or {})
+    return (_distinct if categorical else _aggregate)(expectation, schema)
+
+
+def _unique(expectation: Expectation, schema: pa.Schema) -> Check | None:
+    return compile_unique(expectation, schema, condition_of(expectation, schema))
+
+
 def _sides(expectation: Expectation) -> list[str]:
     return [expectation.kwargs["column_A"], expectation.kwargs["column_B"]]
 
@@ -303,7 +317,10 @@ def _ignores(stated: str, known: dict[str, str]) -> Any:
 
 COMPILERS: dict[str, Compiler] = {
     **dict.fromkeys(AGGREGATES, _aggregate),
+    **dict.fromkeys(DISTINCT, _distinct),
     **dict.fromkeys(TABLE, compile_table),
+    **dict.fromkeys(UNIQUE, _unique),
+    "expect_column_kl_divergence_to_be_less_than": _divergence,
     "expect_column_pair_values_a_to_be_greater_than_b": _pair,
     "expect_column_pair_values_to_be_equal": _pair,
     "expect_column_pair_values_to_be_in_set": _pair_in_set,
