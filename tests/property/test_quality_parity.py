@@ -188,9 +188,8 @@ pairs = st.sampled_from(
     ]
 )  # fmt: skip
 pair = pairs.map(lambda names: {"column_A": names[0], "column_B": names[1]})
-ordered = pairs.filter(lambda names: names != ("day", "due")).map(
-    lambda n: {"column_A": n[0], "column_B": n[1]}
-)
+# NumPy's bools and a column of bools and None cannot be ordered in pandas: Great Expectations raises
+ordered = pairs.filter(lambda names: names != ("b", "c")).map(lambda n: {"column_A": n[0], "column_B": n[1]})
 which_pairs = maybe(
     ignore_row_if=st.sampled_from(["both_values_are_missing", "either_value_is_missing", "neither"])
 )
