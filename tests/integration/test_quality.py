@@ -84,6 +84,7 @@ def test_a_share_above_max_quarantined_stops_the_run_before_its_commit(world: Wo
     assert report.status == "failed"
     assert not deltalake.DeltaTable.is_deltatable(str(world.pipeline.output))
     assert not deltalake.DeltaTable.is_deltatable(f"{world.pipeline.output}_quarantine")
+    assert world.validation(report)["success"] is False
 
 
 def test_under_fail_any_failed_expectation_stops_the_run(world: World) -> None:
@@ -201,3 +202,38 @@ def test_the_row_is_checked_before_the_transform_sees_it(world: World) -> None:
     )
     world.suite((BETWEEN, IDS))
     assert world.run(transform="features.py:build").rows.scored == 97
+
+
+UNIQUE = "expect_column_values_to_be_unique"
+
+
+def test_all_rows_of_a_value_that_is_there_twice_are_quarantined(world: World, rows: Rows) -> None:
+    world.pipeline.write_input(rows(55, 10), "b")  # 55 to 59 are in the other file too
+    world.suite((UNIQUE, {"column": "id"}))
+    report = world.run(**{"quality.max_quarantined": 0.2})
+    assert (report.rows.read, report.rows.quarantined) == (70, 10)
+    assert world.table("_quarantine")["id"].to_pylist() == sorted([*range(55, 60)] * 2)
+    assert report.quality["quarantined"] == {f"{UNIQUE}(id)": 10}
+
+
+def test_what_is_not_compiled_great_expectations_runs_itself(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    increasing = "expect_column_values_to_be_increasing"
+    world.suite((increasing, {"column": "id"}), (BETWEEN, IDS))
+    report = world.run()
+    assert (report.quality["expectations"], report.rows.quarantined) == (2, 3)
+    assert "Great Expectations itself runs" in caplog.text
+    world.suite((increasing, {"column": "x1"}))
+    assert world.run().rows.quarantined == 3, "x1 falls every 31 rows"
+
+
+def test_a_validation_result_tells_of_every_expectation(world: World) -> None:
+    world.suite((BETWEEN, IDS), (MEAN, {"column": "id", "min_value": 0}))
+    found = world.validation(world.run())
+    assert [(r["expectation_config"]["type"], r["success"]) for r in found["results"]] == [
+        (BETWEEN, False),
+        (MEAN, True),
+    ]
+    assert found["results"][0]["result"]["unexpected_count"] == 3
+    assert found["statistics"]["successful_expectations"] == 1

@@ -55,8 +55,15 @@ def report(found: RunReport, *, err: bool = False) -> None:
     ]
     if found.table_version is not None:
         pairs.append(("table", f"version {found.table_version}"))
+    if suite := found.quality.get("suite"):
+        pairs.append(("quality", _suite(suite, found.quality)))
     for reason, count in found.quality.get("quarantined", {}).items():
         pairs.append(("quarantined", f"{count:,} × {reason}"))
+    if found.drift:
+        pairs.append(("drift", _drift(found.drift)))
+    for alert in found.alerts:
+        sent = "sent to" if alert["delivered"] else f"NOT sent ({alert['error']}) to"
+        pairs.append(("alert", f"{sent} {alert['channel']} {alert['receiver']}"))
     for column, count in found.quality.get("nonfinite_scores", {}).items():
         pairs.append(("warning", f"{count:,} NaN or infinite values in '{column}'"))
     if found.error:
@@ -80,6 +87,24 @@ def unplanned(pipeline: str, parameters: dict[str, str], error: BaseException) -
         error="interrupted" if stopped else str(error),
     )
     as_json({**told.to_dict(), "run_id": None, "model": dict.fromkeys(("name", "version", "digest"))})
+
+
+def _suite(name: str, quality: dict[str, Any]) -> str:
+    failed = ", ".join(f"{each['expectation']} ({each['severity']})" for each in quality["failed"][:3])
+    more = f" and {len(quality['failed']) - 3} more" if len(quality["failed"]) > 3 else ""
+    said = f"{len(quality['failed'])} failed: {failed}{more}" if failed else "all passed"
+    return f"{quality['expectations']} expectations of {name}, {said}"
+
+
+def _drift(drift: dict[str, Any]) -> str:
+    columns = drift["columns"]
+    drifted = sorted((n for n, c in columns.items() if c["drifted"]), key=lambda n: -columns[n]["psi"])
+    named = ", ".join(f"{name} PSI {columns[name]['psi']:.2f}" for name in drifted[:3])
+    more = f" and {len(drifted) - 3} more" if len(drifted) > 3 else ""
+    said = (
+        f"{drift['drifted_columns']:.0%} of the features have drifted: {named}{more}" if drifted else "none"
+    )
+    return f"ALARM, {said}" if drift["alarm"] else said
 
 
 def _plan_values(found: Plan) -> dict[str, Any]:

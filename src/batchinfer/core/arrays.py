@@ -33,6 +33,15 @@ def from_texts(texts: Sequence[str]) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
 
 
+def repeated(text: str, count: int) -> pa.Array:
+    """A string array of one text, `count` times."""
+    encoded = text.encode()
+    offsets = np.arange(count + 1, dtype=np.int32) * np.int32(len(encoded))
+    return pa.Array.from_buffers(
+        pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(encoded * count)]
+    )
+
+
 def to_numpy(values: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
     """The values of an array of numbers or bools, and which of them are no nulls (None: none is null).
 

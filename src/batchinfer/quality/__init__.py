@@ -2,6 +2,7 @@
 
 from batchinfer.quality._checks import SuiteChecks, SuiteTally, refuses
 from batchinfer.quality._compile import compile_suite
+from batchinfer.quality._docs import render_docs
 from batchinfer.quality._expectation import Check, Expectation, Judgement, State
 from batchinfer.quality._foreign import run_foreign
 from batchinfer.quality._result import validation_result
@@ -20,6 +21,7 @@ __all__ = [
     "compile_suite",
     "load_suite",
     "refuses",
+    "render_docs",
     "run_foreign",
     "survey",
     "validation_result",

@@ -15,10 +15,11 @@ from batchinfer.quality._condition import Condition
 from batchinfer.quality._counter import Counts
 from batchinfer.quality._divergence import judge_values, valid_values
 from batchinfer.quality._expectation import Check, Expectation, Judgement
+from batchinfer.quality._members import first_places, members
 from batchinfer.quality._metrics import between
 from batchinfer.quality._rows import RowCheck
 from batchinfer.quality._survey import Distinct, Unique, Unsurveyed
-from batchinfer.quality._values import Kind, Mask, Unfit, at, first_places, kind_of, members, parse_bound
+from batchinfer.quality._values import Kind, Mask, Unfit, at, kind_of, parse_bound
 
 SHOWN = 20
 """Values that Great Expectations shows of a set."""

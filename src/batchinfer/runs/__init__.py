@@ -1,23 +1,34 @@
 """The composition root: models and their references, plan, batch job, run records, and explaining a row."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from batchinfer.runs._drift import SAMPLE, drift_path, read_drift
 from batchinfer.runs._explain import Explanation, explain
 from batchinfer.runs._job import Progress, find_rows, open_quarantine, open_results, run
-from batchinfer.runs._models import add_model
 from batchinfer.runs._plan import Plan, load_model, load_transform, make_plan
 from batchinfer.runs._quality import VALIDATION
 from batchinfer.runs._records import RunRecords
 from batchinfer.runs._report import RunReport
 
+if TYPE_CHECKING:
+    from batchinfer.runs._docs import read_validation, write_docs
+    from batchinfer.runs._drift_pages import DriftPages, drift_history, write_drift_pages
+    from batchinfer.runs._models import add_model
+
 __all__ = [
     "SAMPLE",
     "VALIDATION",
+    "DriftPages",
     "Explanation",
     "Plan",
     "Progress",
     "RunRecords",
     "RunReport",
     "add_model",
+    "drift_history",
     "drift_path",
     "explain",
     "find_rows",
@@ -27,5 +38,22 @@ __all__ = [
     "open_quarantine",
     "open_results",
     "read_drift",
+    "read_validation",
     "run",
+    "write_docs",
+    "write_drift_pages",
 ]
+
+_WHEN_USED = {
+    "_docs": ("read_validation", "write_docs"),
+    "_drift_pages": ("DriftPages", "drift_history", "write_drift_pages"),
+    "_models": ("add_model",),
+}
+"""What a run does not need: modules of this package that are imported when one of their names is."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _WHEN_USED.items():
+        if name in names:
+            return getattr(import_module(f"batchinfer.runs.{module}"), name)
+    raise AttributeError(f"module 'batchinfer.runs' has no attribute '{name}'")

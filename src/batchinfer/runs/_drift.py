@@ -33,7 +33,7 @@ from batchinfer.store import append_once, read_appended
 
 SAMPLE = "sample.parquet"
 """The run's artefact that holds a deterministic sample of its scored rows."""
-_SAMPLE_ROWS = 5_000
+SAMPLE_ROWS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class DriftPlan:
     def sample(self, rows: int, key: tuple[str, ...]) -> RowSample:
         """Which of the run's `rows` to keep aside."""
         features = [c.column.field for c in self.reference.columns if c.column.kind == "feature"]
-        return RowSample(_SAMPLE_ROWS, rows, key, tuple(name for name in features if name not in key))
+        return RowSample(SAMPLE_ROWS, rows, key, tuple(name for name in features if name not in key))
 
 
 def load_drift(spec: PipelineSpec, scorer: Scorer) -> DriftPlan | None:
@@ -70,12 +70,13 @@ def load_drift(spec: PipelineSpec, scorer: Scorer) -> DriftPlan | None:
         reference = Reference.from_json(text)
     else:
         path = spec.drift.reference
-        reference = build_reference(lambda: _scored_rows(path, scorer))
+        reference = build_reference(lambda: scored_rows(path, scorer))
         text = reference.to_json().encode()
     return DriftPlan(reference, reference.profiler, hashlib.sha256(text).hexdigest())
 
 
-def _scored_rows(path: str, scorer: Scorer) -> Iterator[ScoredRows]:
+def scored_rows(path: str, scorer: Scorer) -> Iterator[ScoredRows]:
+    """The rows of a reference that is given as a path, scored, in bounded batches."""
     found = source.discover(path)
     source.check_columns(found, scorer.columns, scorer.check_columns)
     for unit in source.plan_units(found.files, {file.input.path: () for file in found.files}, scorer.columns):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import reduce
 from typing import Any
 
 import pyarrow as pa
 
+from batchinfer import source
 from batchinfer.core import UnitReport, WorkUnit, merge_counts
 from batchinfer.errors import QualityGate
 from batchinfer.quality import (
@@ -22,6 +24,9 @@ from batchinfer.quality import (
     compile_suite,
     load_suite,
     refuses,
+    run_foreign,
+    survey,
+    validation_result,
 )
 from batchinfer.runs._report import RunReport
 from batchinfer.spec import PipelineSpec, QualitySpec
@@ -37,6 +42,7 @@ class SuitePlan:
     suite: Suite
     compiled: tuple[Check, ...]
     uncompiled: tuple[Expectation, ...]
+    schema: pa.Schema
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -51,7 +57,13 @@ class SuitePlan:
             InputError, InputChanged: see `source.read_unit`.
         """
 
-        return SuiteChecks(self.compiled, quarantines=quality.on_failure == "quarantine")
+        def read(columns: tuple[str, ...]) -> Iterator[tuple[pa.RecordBatch, str, int]]:
+            for unit in units:
+                yield from source.read_unit(unit, columns)
+
+        checks = [*survey(self.compiled, read), *run_foreign(self.uncompiled, self.schema, read)]
+        checks.sort(key=lambda check: check.expectation.index)
+        return SuiteChecks(checks, quarantines=quality.on_failure == "quarantine")
 
 
 def load_checks(spec: PipelineSpec, schema: pa.Schema) -> SuitePlan | None:
@@ -64,7 +76,7 @@ def load_checks(spec: PipelineSpec, schema: pa.Schema) -> SuitePlan | None:
         return None
     suite = load_suite(spec.suite_file)
     compiled, uncompiled = compile_suite(suite, schema)
-    return SuitePlan(suite, tuple(compiled), tuple(uncompiled))
+    return SuitePlan(suite, tuple(compiled), tuple(uncompiled), schema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +104,21 @@ def judge_suite(
     broken = tuple(
         _said(check, judgement) for check, judgement in failed if _stops(check, judgement, quality)
     )
-    facts = {"run_id": report.run_id, "pipeline": report.pipeline, "parameters": report.parameters}
     summary = {
         "suite": plan.suite.name,
         "success": not failed,
         "expectations": len(judged),
         "failed": [_told(check, judgement) for check, judgement in failed],
     }
-    return Verdict(summary, broken, json.dumps({"meta": facts}, indent=1).encode())
+    stated = validation_result(
+        plan.suite,
+        [(check.expectation, judgement) for check, judgement in judged],
+        run_id=report.run_id or "",
+        started=datetime.fromisoformat(report.started_at),
+        asset=report.pipeline,
+        facts={"parameters": report.parameters, "model": report.model, "rows": asdict(report.rows)},
+    )
+    return Verdict(summary, broken, json.dumps(stated, indent=1).encode())
 
 
 def hold_gate(quality: QualitySpec, report: RunReport, broken: Sequence[str]) -> None:

@@ -282,6 +282,6 @@ def _in_order(batch: pa.RecordBatch, layout: _Layout) -> pa.RecordBatch:
             return batch.column(held.index(name))
         if layout.folders[name] == HIVE_NULL:
             return pa.nulls(batch.num_rows, pa.string())
-        return pa.repeat(layout.folders[name], batch.num_rows)
+        return arrays.repeated(layout.folders[name], batch.num_rows)
 
     return pa.RecordBatch.from_arrays([column(name) for name in layout.wanted], names=layout.wanted)

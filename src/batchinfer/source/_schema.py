@@ -108,11 +108,12 @@ def original_fields(found: Discovered, without: Collection[str]) -> tuple[pa.Fie
 
 
 def schema_of(found: Discovered) -> pa.Schema:
-    """All columns of all files, each as the first file that has it types it."""
+    """All columns of all files, each as the first file that has it types it; those of folders come last."""
     types: dict[str, pa.DataType] = {}
     for file in _unlike(found):
-        types = {**column_types(file), **types}
-    return pa.schema(list(types.items()))
+        types = {**types, **{name: kind for name, kind in column_types(file).items() if name not in types}}
+    folders = {name for file in found.files for name in file.hive}
+    return pa.schema(sorted(types.items(), key=lambda item: item[0] in folders))
 
 
 def _unlike(found: Discovered) -> list[SourceFile]:

@@ -1,0 +1,159 @@
+"""Pages about drift for people to read: the history's chart, Evidently's report of a run, and that of its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchinfer.core import RUN_ID, files
+from batchinfer.drift import (
+    DriftHistory,
+    Predictions,
+    RunDrift,
+    chart_page,
+    join_labels,
+    read_labels,
+    summarise,
+    write_drift_report,
+    write_labels_report,
+)
+from batchinfer.errors import SpecError, UsageError
+from batchinfer.model import REFERENCE, Registry, Scorer
+from batchinfer.runs._drift import SAMPLE, SAMPLE_ROWS, read_drift, scored_rows
+from batchinfer.runs._job import find_rows, open_results
+from batchinfer.runs._records import RunRecords
+from batchinfer.spec import DriftSpec, PipelineSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DriftPages:
+    """What was written. `left_out` are columns that Evidently's page does not show, and why.
+
+    `labels` is None where no labels were given, `unlabelled` the rows that have none.
+    """
+
+    history: str
+    evidently: str
+    labels: str | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+    unlabelled: int = 0
+
+
+def drift_history(spec: PipelineSpec, output_path: str) -> DriftHistory:
+    """The history of drift beside the results at `output_path`.
+
+    Raises:
+        UsageError: no run has measured drift there.
+    """
+    rows = read_drift(output_path)
+    found = summarise(rows) if rows is not None else None
+    if found is None or not found.runs:
+        raise UsageError(
+            f"no run of {spec.name} has measured drift",
+            next_step="add a section 'drift:' to the spec and run the pipeline",
+        )
+    return found
+
+
+def write_drift_pages(
+    spec: PipelineSpec,
+    output_path: str,
+    folder: str,
+    *,
+    parameters: Mapping[str, str] | None = None,
+    labels: str | None = None,
+    label_column: str | None = None,
+) -> DriftPages:
+    """Write `history.html`, `evidently.html` and, with labels, `labels.html` into a folder.
+
+    Args:
+        spec: the pipeline.
+        output_path: where its results are.
+        folder: local path or URL; made if there is none.
+        parameters: the run that Evidently's pages are of; by default the latest.
+        labels: a Parquet file or folder with `input.key` and the label.
+        label_column: the label's name there.
+
+    Raises:
+        UsageError: no such run, or its sample is gone.
+        MissingExtra: Evidently is not installed.
+        InputError: the labels cannot be joined.
+    """
+    history = drift_history(spec, output_path)
+    run = _chosen(history, parameters or {})
+    stated = RunRecords().find(run.run_id).drift
+    sample = RunRecords().kept(run.run_id, SAMPLE)
+    if sample is None:
+        raise UsageError(
+            f"run {run.run_id} has no sample of its rows in {RunRecords().location}",
+            next_step="set BATCHINFER_RUNS to where the run kept its record",
+            run_id=run.run_id,
+        )
+    scorer = Scorer.of(Registry(spec.registry).resolve(run.model))
+    drift = spec.drift or DriftSpec()
+    pages = DriftPages(files.join(folder, "history.html"), files.join(folder, "evidently.html"))
+    files.write_bytes(pages.history, chart_page(history).encode())
+    left_out = write_drift_report(
+        _reference_sample(drift, scorer),
+        pq.read_table(pa.BufferReader(sample)),
+        measured=stated["columns"],
+        drifted_columns=drift.thresholds.drifted_columns,
+        path=pages.evidently,
+    )
+    if labels is None or label_column is None:
+        return DriftPages(pages.history, pages.evidently, left_out=left_out)
+    path = files.join(folder, "labels.html")
+    rows = find_rows(open_results(spec, output_path), {RUN_ID: run.run_id})
+    key = spec.input.key
+    joined = join_labels(rows, read_labels(labels, key, label_column), key, label_column)
+    write_labels_report(joined.table, target=joined.target, predictions=_predictions(scorer), path=path)
+    return DriftPages(pages.history, pages.evidently, path, left_out, joined.unlabelled)
+
+
+def _chosen(history: DriftHistory, parameters: Mapping[str, str]) -> RunDrift:
+    for run in reversed(history.runs):
+        if parameters.items() <= run.parameters.items():
+            return run
+    said = " ".join(f"{name}={value}" for name, value in parameters.items())
+    raise UsageError(
+        f"no run with {said} has measured drift", next_step="batchinfer drift shows those that have"
+    )
+
+
+def _reference_sample(drift: DriftSpec, scorer: Scorer) -> pa.Table:
+    if drift.reference != "model":
+        tables, rows = [], 0
+        for features, predictions, _ in scored_rows(drift.reference, scorer):
+            columns = [*features.columns, *predictions.columns]
+            tables.append(pa.table(columns, names=[*features.schema.names, *predictions.schema.names]))
+            rows += features.num_rows
+            if rows >= SAMPLE_ROWS:
+                break
+        return pa.concat_tables(tables).slice(0, SAMPLE_ROWS)
+    content = scorer.bundle.read(REFERENCE)
+    if content is None:
+        raise SpecError(
+            f"the bundle of {scorer.identity} has no sample of its reference",
+            next_step="add the model with --reference PARQUET",
+        )
+    return pq.read_table(pa.BufferReader(content))
+
+
+def _predictions(scorer: Scorer) -> Predictions:
+    """The model's output columns of one value a row, and which of them are probabilities of a class."""
+    probabilities: dict[int | str, str] = {}
+    classes: tuple[int | str, ...] = ()
+    for output in scorer.bundle.manifest.outputs.values():
+        if output.classes is None or output.columns is None:
+            continue
+        classes = output.classes
+        if isinstance(output.columns, dict):
+            stated = {str(name): name for name in classes}
+            probabilities |= {stated[str(c)]: column for c, column in output.columns.items()}
+        else:
+            probabilities |= dict(zip(classes, output.columns, strict=True))
+    single = tuple(f.name for f in scorer.output_schema if not pa.types.is_nested(f.type))
+    return Predictions(single, probabilities, classes)
