@@ -26,7 +26,7 @@ class Counter:
 
     Args:
         folder: where values go past the bound; exists, and is the caller's to remove.
-        limit_bytes: of values and counts in memory. Counting them takes about three times as much at its peak.
+        limit_bytes: of values and counts in memory. Counting them takes about eight times as much at its peak.
         level: how often the values were divided already: which bits of the hash divide them next.
     """
 

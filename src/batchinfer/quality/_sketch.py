@@ -80,7 +80,9 @@ class Sketch:
         if self.exact:
             return found
         assert self.low is not None and self.high is not None
-        return [min(max(_middle(bucket), self.low), self.high) for bucket in found]
+        within = [min(max(_middle(bucket), self.low), self.high) for bucket in found]
+        ends = {0: self.low, int(last[-1]) - 1: self.high}  # known exactly
+        return [ends.get(rank, value) for rank, value in zip(ranks, within, strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; numbers as text, so that infinities and 64-bit integers survive."""
