@@ -72,6 +72,9 @@ class Counter:
         self._chunks.append((values, counts))
         self._bytes += values.get_total_buffer_size() + counts.nbytes
         if self._bytes > self._limit_bytes:
+            if self._writers:  # counting did not help before
+                self._spill()
+                return
             self._compact()
             # Half full of distinct values, the next compaction would come too soon. One value cannot be divided.
             divisible = len(self._chunks[0][0]) > 1 and (self._level + 1) * _BITS <= 64
