@@ -85,9 +85,12 @@ def close(ours: Any, theirs: Any, scale: float, tolerance: float) -> bool:
 @given(data=st.data())
 def test_a_statistic_of_numbers_is_judged_alike(kind: str, data: st.DataObject) -> None:
     column = data.draw(columns(kind))
-    table = pa.table({"x": column})
+    table = pa.table({"x": column, "n": pa.array(range(len(column)), pa.int64())})
+    where: dict[str, Any] = data.draw(
+        st.sampled_from([{}, {}, {"row_condition": "n > 3", "condition_parser": "pandas"}])
+    )
     stated = [
-        expectation(f"column_{name}_to_be_between", column="x", **ends(data.draw, column))
+        expectation(f"column_{name}_to_be_between", column="x", **where, **ends(data.draw, column))
         for name in STATISTICS
     ]
     values = [abs(float(v)) for v in column.to_pylist() if v is not None and math.isfinite(v)]

@@ -26,7 +26,7 @@ class Counter:
 
     Args:
         folder: where values go past the bound; exists, and is the caller's to remove.
-        limit_bytes: of values and counts in memory. Counting them takes about three times as much at its peak.
+        limit_bytes: of values and counts in memory. Counting them takes about eight times as much at its peak.
         level: how often the values were divided already: which bits of the hash divide them next.
     """
 
@@ -72,6 +72,9 @@ class Counter:
         self._chunks.append((values, counts))
         self._bytes += values.get_total_buffer_size() + counts.nbytes
         if self._bytes > self._limit_bytes:
+            if self._writers:  # counting did not help before
+                self._spill()
+                return
             self._compact()
             # Half full of distinct values, the next compaction would come too soon. One value cannot be divided.
             divisible = len(self._chunks[0][0]) > 1 and (self._level + 1) * _BITS <= 64

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from batchinfer.errors import InputError, MissingExtra
 
@@ -46,7 +49,26 @@ def render_docs(results: Sequence[Mapping[str, Any]], folder: str | Path) -> Pat
         for result in results:
             _store(context, result)
         context.build_data_docs(site_names=[_SITE])
-    return folder / "index.html"
+    index = folder / "index.html"
+    _list_offline(index)
+    return index
+
+
+def _list_offline(index: Path) -> None:
+    """Lists the runs' pages where the browser reaches no network.
+
+    The pages load their style and scripts from public servers; without them the index would show nothing.
+    """
+    pages = sorted((index.parent / "validations").rglob("*.html"))
+    names = [page.relative_to(index.parent).as_posix() for page in pages]
+    items = "".join(
+        f'<li><a href="{html.escape(quote(name))}">{html.escape(name)}</a></li>' for name in names
+    )
+    text = json.dumps(f"<ul>{items}</ul>").replace("</", "<\\/")
+    script = f'<script>window.jQuery || document.body.insertAdjacentHTML("afterbegin", {text})</script>'
+    index.write_text(
+        index.read_text(encoding="utf-8").replace("</body>", f"{script}</body>"), encoding="utf-8"
+    )
 
 
 def _site(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -24,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 def exact_sum(values: npt.NDArray[Any]) -> Fraction:
     """The sum of finite numbers (or bools)."""
     if values.dtype.kind == "f":
-        return sum((_sum_block(block) for block in _blocks(values)), Fraction(0))
+        return _sum_blocks(_blocks(values), _largest(values)) if len(values) else Fraction(0)
     if values.dtype.itemsize < 8:
         return Fraction(int(values.sum(dtype=np.int64)))  # of less than 2^31 rows
     high, low = values >> 32, values & 0xFFFFFFFF  # the high half keeps the sign
@@ -45,23 +46,30 @@ def root(square: Fraction) -> float:
     return math.ldexp(math.sqrt(float(square / Fraction(4) ** half)), half)
 
 
-def _blocks(values: npt.NDArray[Any]) -> list[Floats]:
-    starts = range(0, len(values), _BLOCK)
-    return [values[start : start + _BLOCK].astype(np.float64) for start in starts]
+def _blocks(values: npt.NDArray[Any]) -> Iterator[Floats]:
+    for start in range(0, len(values), _BLOCK):
+        yield values[start : start + _BLOCK].astype(np.float64)
 
 
-def _sum_block(rest: Floats) -> Fraction:
-    """Error-free extraction (Rump, Ogita, Oishi 2008): consumes `rest`, of at most `_BLOCK` values.
+def _largest(values: npt.NDArray[Any]) -> float:
+    return max(float(values.max()), -float(values.min()))
+
+
+def _sum_blocks(blocks: Iterator[Floats], largest: float) -> Fraction:
+    return sum((_sum_block(block, largest) for block in blocks), Fraction(0))
+
+
+def _sum_block(rest: Floats, largest: float) -> Fraction:
+    """Error-free extraction (Rump, Ogita, Oishi 2008): consumes `rest`, of at most `_BLOCK` values up to `largest`.
 
     Adding and subtracting a power of two well above all values cuts each in a high part and a rest, both exact.
     The high parts are multiples of one unit and so few that any order of adding them is exact as well.
     """
-    largest = max(float(rest.max()), -float(rest.min()))
     if largest >= 2.0**1000:  # the power of two above it would overflow
         above = np.abs(rest) >= 2.0**500
-        total = _sum_block(rest[above] * 2.0**-100) * 2**100
+        total = _sum_block(rest[above] * 2.0**-100, largest * 2.0**-100) * 2**100
         rest[above] = 0
-        return total + _sum_block(rest)
+        return total + _sum_block(rest, 2.0**500)
     if not largest:
         return Fraction(0)
     total = Fraction(0)
@@ -74,12 +82,15 @@ def _sum_block(rest: Floats) -> Fraction:
         total += Fraction(float(high.sum()))
         if not rest.any():
             return total
+        rest = rest[rest != 0]  # few, where all values are about the same size
+        high = np.empty_like(rest)
         anchor = math.ldexp(anchor, _GUARD - 53)  # what is left is at most half of the last bit that was cut
 
 
 def _square_block(block: Floats, small: bool) -> Fraction:
     if small:
-        return _sum_block(block * block)  # 48 bits: exact
+        square = block * block
+        return _sum_block(square, float(square.max()))  # 48 bits: exact
     size = np.abs(block)
     huge, tiny = size >= _HUGE, (size < _TINY) & (size > 0)
     total = Fraction(0)
@@ -94,4 +105,6 @@ def _square_block(block: Floats, small: bool) -> Fraction:
     high = split - (split - block)
     low = block - high
     error = ((high * high - square) + 2 * high * low) + low * low
-    return total + (_sum_block(square) + _sum_block(error) if len(block) else 0)
+    if not len(block):
+        return total
+    return total + _sum_block(square, float(square.max())) + _sum_block(error, _largest(error))

@@ -106,7 +106,7 @@ class Moments:
         """Counts, the exact sum of the finite values, and that of their squares where it is asked for."""
         numbers = present(values)
         state: State = {"nulls": len(values) - len(numbers), "values": len(numbers), "up": 0, "down": 0}
-        if numbers.dtype.kind == "f" and len(numbers) and np.isinf((numbers.min(), numbers.max())).any():
+        if numbers.dtype.kind == "f" and len(numbers) and np.isinf([numbers.min(), numbers.max()]).any():
             state["up"], state["down"] = (int(np.count_nonzero(numbers == end)) for end in (np.inf, -np.inf))
             numbers = numbers[np.isfinite(numbers)]
         state["sum"] = str(exact_sum(numbers))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from importlib import metadata
 from typing import Any
 
 from batchinfer.quality._expectation import Expectation, Judgement
@@ -47,6 +48,7 @@ def validation_result(
             "success_percent": passed / len(ordered) * 100 if ordered else None,
         },
         "meta": {
+            "great_expectations_version": _version(),
             "run_id": {"run_name": run_id, "run_time": started.isoformat()},
             "validation_time": started.isoformat(),
             "active_batch_definition": {
@@ -55,7 +57,7 @@ def validation_result(
                 "data_asset_name": asset,
                 "batch_identifiers": {"run_id": run_id},
             },
-            "batch_spec": {"path": asset},
+            "batch_spec": {"data_asset_name": asset},
             "batch_markers": {},
             "batchinfer": plain(dict(facts)),
         },
@@ -85,6 +87,13 @@ def _result(one: Expectation, verdict: Judgement, batch_id: str) -> dict[str, An
             "exception_message": message,
         },
     }
+
+
+def _version() -> str | None:
+    try:
+        return metadata.version("great_expectations")
+    except metadata.PackageNotFoundError:
+        return None  # a suite of compiled expectations needs none
 
 
 def plain(value: Any) -> Any:

@@ -27,7 +27,6 @@ RELATIVE_ERROR = 2.0**-9
 """How far an estimated order statistic is from the true one at most, relative to it."""
 
 _SHIFT = 52 - 8
-_BLOCK = 1 << 15
 _GLANCE = 4 * MAX_EXACT
 
 Number = int | float
@@ -80,7 +79,9 @@ class Sketch:
         if self.exact:
             return found
         assert self.low is not None and self.high is not None
-        return [min(max(_middle(bucket), self.low), self.high) for bucket in found]
+        within = [min(max(_middle(bucket), self.low), self.high) for bucket in found]
+        ends = {0: self.low, int(last[-1]) - 1: self.high}  # known exactly
+        return [ends.get(rank, value) for rank, value in zip(ranks, within, strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; numbers as text, so that infinities and 64-bit integers survive."""
@@ -142,19 +143,20 @@ def _bucket_of(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
 
 
 def _buckets(values: npt.NDArray[Any]) -> dict[int, int]:
-    found: dict[int, int] = {}
-    for start in range(0, len(values), _BLOCK):
-        keys = _bucket_of(values[start : start + _BLOCK].astype(np.float64))
-        # Each sign apart and the zeros left out: from one to the other there are half a million empty buckets.
-        for side in (keys[keys < 0], keys[keys > 0]):
-            if not len(side):
-                continue
-            first = int(side.min())
-            counts = np.bincount(side - first)
-            for place in np.flatnonzero(counts).tolist():
-                found[first + place] = found.get(first + place, 0) + int(counts[place])
-        if zeros := len(keys) - int(np.count_nonzero(keys)):
-            found[0] = found.get(0, 0) + zeros
+    bits = values.astype(np.float64).view(np.uint64)
+    # The sign goes to the last bit, and zeros aside: from one sign to the other there are half a million empty buckets.
+    places = ((bits << np.uint64(1)) >> np.uint64(_SHIFT + 1) << np.uint64(1)) | (bits >> np.uint64(63))
+    keys = places.view(np.int64)
+    found = {}
+    if zeros := len(keys) - int(np.count_nonzero(keys > 1)):
+        found[0] = zeros
+        keys = keys[keys > 1]
+    if len(keys):
+        first = int(keys.min())
+        counts = np.bincount(keys - first)
+        seen = np.flatnonzero(counts)
+        signed = np.where((seen + first) & 1, ~((seen + first) >> 1), (seen + first) >> 1)
+        found.update(zip(signed.tolist(), counts[seen].tolist(), strict=True))
     return found
 
 

@@ -157,8 +157,8 @@ def _count(waiting: dict[int, Unsurveyed], read: Read, folder: Path, memory_byte
     counters = {}
     for place in waiting:
         (folder / str(place)).mkdir()
-        # A third: compacting takes up to three times what is kept.
-        counters[place] = Counter(folder / str(place), memory_bytes // len(waiting) // 3)
+        # An eighth: the hash table that counts values takes so much more than they do (measured with 64-bit integers).
+        counters[place] = Counter(folder / str(place), memory_bytes // len(waiting) // 8)
     columns = tuple(dict.fromkeys(name for check in waiting.values() for name in check.columns))
     for batch, _, _ in read(columns):
         for place, check in waiting.items():
