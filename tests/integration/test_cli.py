@@ -158,7 +158,7 @@ def test_the_demo_works_on_the_committed_sample(tmp_path: Path) -> None:
     assert table.num_rows == read == len(set(table["flight_id"].to_pylist()))
     assert pc.min_max(table["p_late"]).as_py()["max"] <= 1
     next_steps = [line.strip() for line in done.stdout.splitlines() if line.startswith("  batchinfer ")]
-    assert len(next_steps) == 4
+    assert len(next_steps) == 5
     for step in next_steps:
         command = step.split("   ")[0].split()[1:]
         followed = process(*command, cwd=tmp_path, BATCHINFER_RUNS=str(tmp_path / "runs"))

@@ -34,7 +34,8 @@ def run_demo(spec: PipelineSpec) -> None:
     rows = [_day(spec, report) for report in reports]
     click.echo(f"Will these flights arrive more than 15 minutes late? {reports[0].model['name']} says:\n")
     _render.table(
-        ("day", "flights", "said late", "were late", "ranked right", "most at risk", "its odds"), rows
+        ("day", "flights", "said late", "were late", "ranked right", "most at risk", "its odds", "drift"),
+        rows,
     )
     _say_what_next(spec, reports)
 
@@ -56,7 +57,15 @@ def _day(spec: PipelineSpec, report: RunReport) -> tuple[str, ...]:
         f"{_auc(joined.column('p_late'), happened):.0%}",
         f"{worst['carrier']} {worst['origin']}→{worst['dest']}",
         f"{worst['p_late']:.0%}",
+        _drifted(report),
     )
+
+
+def _drifted(report: RunReport) -> str:
+    """The columns in which the day is unlike those of the training."""
+    columns = report.drift.get("columns", {})
+    drifted = [name for name, column in columns.items() if column["drifted"]]
+    return f"ALARM: {', '.join(drifted)}" if report.drift.get("alarm") else ", ".join(drifted)
 
 
 def _auc(scores: pa.ChunkedArray, late: pa.ChunkedArray) -> float:
@@ -83,6 +92,7 @@ def _say_what_next(spec: PipelineSpec, reports: list[RunReport]) -> None:
         "Next:\n"
         "  batchinfer runs list                              what was run\n"
         f"  batchinfer results history {spec.folder}   the table's commits\n"
+        f"  batchinfer drift {spec.folder}             how far each day is from the training data\n"
         f"  batchinfer explain {spec.folder} --key 6535   one flight, scored again from its source\n"
         f"  batchinfer plan {spec.folder} -p ds={reports[-1].parameters['ds']}   what a run would do\n"
         "  docs/first-pipeline.md                            a pipeline of your own"
