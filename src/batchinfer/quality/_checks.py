@@ -77,7 +77,8 @@ class SuiteChecks:
 def refuses(check: Check) -> bool:
     """Whether a row that this expectation finds unexpected must not be scored."""
     expectation = check.expectation
-    return expectation.severity == "critical" and float(expectation.kwargs.get("mostly", 1.0)) >= 1.0
+    mostly = expectation.kwargs.get("mostly")
+    return expectation.severity == "critical" and (mostly is None or mostly >= 1)
 
 
 def _refusals(failed: dict[str, npt.NDArray[np.bool_]]) -> Refusals:
