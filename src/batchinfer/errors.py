@@ -13,7 +13,8 @@
     ├── RunFailed                       exit 1   the run could not go on
     │   ├── LedgerError                          rows read and rows accounted for differ
     │   ├── StoreError                           the results store cannot take the rows
-    │   └── CommitRefused                        another run replaced the partition first
+    │   ├── CommitRefused                        another run replaced the partition first
+    │   └── WorkerLost                           a worker process died on a unit, each time it was tried
     ├── Interrupted                     exit 130 stopped by the user; a rerun goes on from here
     └── Transient                       exit 75  try again: nothing is wrong with the work itself
         ├── InputChanged                         a file changed between the plan and the read
@@ -46,6 +47,7 @@ __all__ = [
     "TransformError",
     "Transient",
     "UsageError",
+    "WorkerLost",
 ]
 
 
@@ -145,6 +147,10 @@ class StoreError(RunFailed):
 
 class CommitRefused(RunFailed):
     """Another run replaced the partition since this one was planned. Its rows stand."""
+
+
+class WorkerLost(RunFailed):
+    """The process that worked on a unit died, and so did those that tried again: often, memory ran out."""
 
 
 class Interrupted(BatchinferError):

@@ -17,6 +17,7 @@ from batchinfer.core._ports import (
     Store,
     StoreHistory,
     Tally,
+    Work,
 )
 from batchinfer.core._results import (
     EXPECTATIONS,
@@ -35,7 +36,7 @@ from batchinfer.core._results import (
 )
 from batchinfer.core._sample import RowSample, pack_rows, unpack_rows
 from batchinfer.core._scoring import Scored, ScoringPath
-from batchinfer.core._transform import Transform
+from batchinfer.core._transform import Transform, TransformSource
 from batchinfer.core._units import (
     InputFile,
     Partition,
@@ -81,7 +82,9 @@ __all__ = [
     "StoreHistory",
     "Tally",
     "Transform",
+    "TransformSource",
     "UnitReport",
+    "Work",
     "WorkUnit",
     "arrays",
     "check_ledger",

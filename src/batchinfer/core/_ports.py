@@ -135,11 +135,30 @@ class Model(Protocol):
         """Score the rows that can be scored: result columns of those rows in order, and the others."""
 
 
+class Work(Protocol):
+    """What an engine does to each unit. It pickles, where the engine has other processes."""
+
+    def __call__(self, unit: WorkUnit, device: str | None = None, /) -> UnitReport:
+        """Work on a unit, on the device that the engine assigned, or on the CPU."""
+
+
 class Engine(Protocol):
     """Where units are worked on. One verb; placement, retries and devices are the engine's own affair."""
 
-    def map(self, work: Callable[[WorkUnit], UnitReport], units: Sequence[WorkUnit]) -> Iterator[UnitReport]:
-        """Yield each unit's report as it is done, in any order. The first error ends the iteration."""
+    @property
+    def blocks(self) -> BlockMap[Any, Any] | None:
+        """Shares the blocks of a batch out over this process' threads; None where others do the work."""
+
+    @property
+    def same_machine(self) -> bool:
+        """Whether the workers see this machine's local files."""
+
+    def map(self, work: Work, units: Sequence[WorkUnit]) -> Iterator[UnitReport]:
+        """Yield each unit's report as it is done, in any order.
+
+        What fails with a Transient error is attempted again, a few times. The first other error, or the last
+        of these, ends the iteration, and no unit is begun after it.
+        """
 
 
 @dataclass(frozen=True, slots=True)

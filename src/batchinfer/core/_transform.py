@@ -2,17 +2,67 @@
 
 from __future__ import annotations
 
-import importlib.util
+import linecache
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
+from typing import Self
 
 import pyarrow as pa
 
 from batchinfer.errors import TransformError
 
 TransformFunction = Callable[[pa.RecordBatch], pa.RecordBatch]
+
+
+@dataclass(frozen=True, slots=True)
+class TransformSource:
+    """A transform as text, for workers that do not see its file. `name` is the spec's `FILE.py:FUNCTION`."""
+
+    name: str
+    file: str
+    text: str
+
+    @classmethod
+    def read(cls, file: Path, name: str) -> Self:
+        """Read the file.
+
+        Raises:
+            TransformError: there is none, or it is no text.
+        """
+        try:
+            return cls(name, str(file), file.read_text(encoding="utf-8"))
+        except FileNotFoundError as e:
+            raise TransformError(f"transform: no such file: {file}", path=str(file)) from e
+        except (OSError, UnicodeDecodeError) as e:
+            raise TransformError(f"transform: cannot read {file}: {e}", path=str(file)) from e
+
+    def load(self) -> Transform:
+        """Run the text as a module, and take the function that `name` states.
+
+        Raises:
+            TransformError: it raised, or has no such function.
+        """
+        function_name = self.name.rpartition(":")[2]
+        module_name = f"batchinfer_transform_{sha256((self.file + self.text).encode()).hexdigest()[:12]}"
+        module = ModuleType(module_name)
+        module.__file__ = self.file
+        sys.modules[module_name] = module
+        # A traceback shows its lines also where there is no such file.
+        linecache.cache[self.file] = (len(self.text), None, self.text.splitlines(keepends=True), self.file)
+        try:
+            exec(compile(self.text, self.file, "exec"), module.__dict__)  # the user's own code
+        except (Exception, SystemExit) as e:
+            raise TransformError(
+                f"transform: importing {self.file} raised {type(e).__name__}: {e}", path=self.file
+            ) from e
+        function = getattr(module, function_name, None)
+        if not callable(function):
+            raise TransformError(f"transform: {self.file} has no function '{function_name}'", path=self.file)
+        return Transform(self.name, function, self)
 
 
 class Transform:
@@ -25,10 +75,12 @@ class Transform:
     Args:
         name: as the spec states it, `features.py:build`.
         function: the function itself.
+        source: the text that it comes from; None for a function that lives in this process alone.
     """
 
-    def __init__(self, name: str, function: TransformFunction) -> None:
+    def __init__(self, name: str, function: TransformFunction, source: TransformSource | None = None) -> None:
         self.name = name
+        self.source = source
         self._function = function
         self._schema: pa.Schema | None = None
 
@@ -39,23 +91,7 @@ class Transform:
         Raises:
             TransformError: no such file or function, or importing it failed.
         """
-        function_name = name.rpartition(":")[2]
-        module_name = f"batchinfer_transform_{sha256(str(file.resolve()).encode()).hexdigest()[:12]}"
-        spec = importlib.util.spec_from_file_location(module_name, file)
-        if spec is None or spec.loader is None or not file.is_file():
-            raise TransformError(f"transform: no such file: {file}", path=str(file))
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as e:
-            raise TransformError(
-                f"transform: importing {file} raised {type(e).__name__}: {e}", path=str(file)
-            ) from e
-        function = getattr(module, function_name, None)
-        if not callable(function):
-            raise TransformError(f"transform: {file} has no function '{function_name}'", path=str(file))
-        return cls(name, function)
+        return TransformSource.read(file, name).load()
 
     def __call__(self, batch: pa.RecordBatch, where: str) -> pa.RecordBatch:
         """The features of `batch`, which lies at `where` (for the messages).

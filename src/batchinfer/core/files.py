@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,16 +16,33 @@ from pyarrow import fs
 from batchinfer.errors import StoreError, UsageError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_folder: ContextVar[str | None] = ContextVar("folder", default=None)
+
+
+@contextmanager
+def relative_to(folder: str) -> Iterator[None]:
+    """Within the block, relative paths are below this folder, and not below the working directory.
+
+    A worker on another engine lives in another folder, and rows must be called by the same names there.
+    """
+    before = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(before)
 
 
 def locate(path: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a local path or URL, and the path within it. Relative paths stay relative.
+    """The filesystem of a local path or URL, and the path within it.
+
+    Relative paths stay relative, but for those within `relative_to`.
 
     Raises:
         UsageError: the URL's scheme is unknown or its filesystem cannot be reached.
     """
     if "://" not in path:
-        return fs.LocalFileSystem(), path
+        folder = _folder.get()
+        return fs.LocalFileSystem(), path if folder is None else os.path.join(folder, path)  # noqa: PTH118
     try:
         filesystem, inner = fs.FileSystem.from_uri(path)
     except (pa.ArrowInvalid, OSError) as e:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from batchinfer.core import Engine
 from batchinfer.errors import UsageError
 
 if TYPE_CHECKING:
-    from batchinfer.engines._local import LocalEngine
+    from batchinfer.spec import EngineSpec
 
 __all__ = ["open_engine"]
 
-_ENGINES = {"local": "batchinfer.engines._local:LocalEngine"}
+_ENGINES = {
+    "local": "batchinfer.engines._local:LocalEngine",
+    "spark": "batchinfer.engines._spark:SparkEngine",
+    "dask": "batchinfer.engines._dask:DaskEngine",
+}
 
 
-def open_engine(kind: str, threads: int | None) -> LocalEngine:
+def open_engine(options: EngineSpec) -> AbstractContextManager[Engine]:
     """The engine that a spec names, as a context manager; imported now, not before.
-
-    Args:
-        kind: a name of the spec's `engine.kind`.
-        threads: cores to use; None for all that the process may.
 
     Raises:
         UsageError: no engine has this name.
+        MissingExtra: its package is not installed.
+        Transient: its cluster cannot be reached.
     """
-    if kind not in _ENGINES:
-        raise UsageError(f"no engine is called '{kind}'", next_step=f"it may be: {', '.join(_ENGINES)}")
-    module, _, name = _ENGINES[kind].partition(":")
-    engine: LocalEngine = getattr(import_module(module), name)(threads)
+    if options.kind not in _ENGINES:
+        raise UsageError(
+            f"no engine is called '{options.kind}'", next_step=f"it may be: {', '.join(_ENGINES)}"
+        )
+    module, _, name = _ENGINES[options.kind].partition(":")
+    engine: AbstractContextManager[Engine] = getattr(import_module(module), name).open(options)
     return engine

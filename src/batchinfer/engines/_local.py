@@ -9,9 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from batchinfer.core import UnitReport, WorkUnit
+from batchinfer.engines._attempts import Attempts
+
+if TYPE_CHECKING:
+    from batchinfer.spec import EngineSpec
 
 _Task = TypeVar("_Task")
 _Outcome = TypeVar("_Outcome")
@@ -33,6 +37,8 @@ class LocalEngine:
         threads: cores to use; None for all that this process may.
     """
 
+    same_machine = True
+
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or available_cores()
         self._running = 0
@@ -40,6 +46,11 @@ class LocalEngine:
         self._stop = threading.Event()
         self._units = ThreadPoolExecutor(self.threads, thread_name_prefix="unit")
         self._blocks = ThreadPoolExecutor(self.threads, thread_name_prefix="block")
+
+    @classmethod
+    def open(cls, options: EngineSpec) -> Self:
+        """The engine as a spec states it; see `open_engine`."""
+        return cls(options.threads)
 
     def __enter__(self) -> Self:
         return self
@@ -58,18 +69,27 @@ class LocalEngine:
         The first error, or an interrupt, stops the others at their next block and starts no more; it is
         raised when they have stopped. After that the engine is as good as new.
         """
-        waiting = iter(units)
-        running: set[Future[UnitReport]] = set()
+        waiting, again = iter(units), list[WorkUnit]()
+        attempts = Attempts()
+        running: dict[Future[UnitReport], WorkUnit] = {}
         try:
             while True:
-                while len(running) < self.threads and (unit := next(waiting, None)) is not None:
-                    running.add(self._units.submit(work, unit))
+                while len(running) < self.threads:
+                    unit = again.pop() if again else next(waiting, None)
+                    if unit is None:
+                        break
+                    running[self._units.submit(work, unit)] = unit
                 self._running = len(running)
                 if not running:
                     return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    yield future.result()
+                    unit = running.pop(future)
+                    if (error := future.exception()) is None:
+                        yield future.result()
+                    else:
+                        attempts.failed(unit, error)
+                        again.append(unit)
         finally:
             if running:
                 self._stop.set()

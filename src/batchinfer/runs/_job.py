@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from batchinfer.core import (
     CommitInfo,
     Fence,
-    ScoringPath,
     UnitReport,
     check_ledger,
     files,
@@ -35,7 +34,8 @@ from batchinfer.runs._plan import Plan, make_plan
 from batchinfer.runs._quality import VALIDATION, hold_gate, judge_suite, row_quality
 from batchinfer.runs._records import RunRecords
 from batchinfer.runs._report import RunReport
-from batchinfer.runs._worker import Staging, Worker
+from batchinfer.runs._work import RunWork, check_visible
+from batchinfer.runs._worker import Staging
 from batchinfer.spec import PipelineSpec
 from batchinfer.store import ResultsStore, open_store, read_receipt
 
@@ -165,25 +165,20 @@ def _work_and_commit(
 
 def _work(plan: Plan, staging: Staging, progress: Progress) -> tuple[list[UnitReport], SuiteChecks | None]:
     checks = plan.suite.prepare(plan.units, plan.spec.quality) if plan.suite is not None else None
-    profiler = plan.drift.profiler if plan.drift is not None else None
-    key = plan.spec.input.key
+    work = RunWork.of(plan, staging, checks)
     progress.planned(plan)
     try:
-        with open_engine(plan.spec.engine.kind, plan.spec.engine.threads) as engine:
-            worker = Worker(
-                run_id=plan.run_id,
-                path=ScoringPath(
-                    plan.scorer, plan.transform, plan.key, plan.carry, checks=checks, profiler=profiler
-                ),
-                columns=plan.columns,
-                key=key,
-                originals=plan.originals,
-                sample=plan.drift.sample(plan.rows, key) if plan.drift is not None else None,
-                staging=staging,
-                blocks=engine.blocks,
-                on_rows=progress.rows,
-            )
-            return list(engine.map(worker, plan.units)), checks
+        with open_engine(plan.spec.engine) as engine:
+            if engine.blocks is not None:
+                worker = work.worker(plan.scorer, plan.transform, engine.blocks, progress.rows)
+                return list(engine.map(worker, plan.units)), checks
+            if not engine.same_machine:
+                check_visible(plan)
+            reports = []
+            for report in engine.map(work, plan.units):
+                progress.rows(report.rows.read)
+                reports.append(report)
+            return reports, checks
     finally:
         progress.finished()
 
@@ -194,7 +189,8 @@ def _summed(report: RunReport, reports: Sequence[UnitReport], started: float) ->
         rows=total_rows(reports),
         units={"total": len(reports), "reused": reused},
         quality=row_quality(reports),
-        model_loads=1,
+        # Without workers elsewhere, the session is the one that the plan opened.
+        model_loads=sum(unit.model_loads for unit in reports) or 1,
     )
     return _timed(summed, time.perf_counter() - started)
 

@@ -78,8 +78,11 @@ class Worker:
         self._blocks = blocks
         self._on_rows = on_rows
 
-    def __call__(self, unit: WorkUnit) -> UnitReport:
-        """Score a unit, or reuse what an earlier attempt staged, if every byte of it is still there."""
+    def __call__(self, unit: WorkUnit, device: str | None = None, /) -> UnitReport:
+        """Score a unit, or reuse what an earlier attempt staged, if every byte of it is still there.
+
+        The device was settled when the model was loaded.
+        """
         receipt = read_receipt(self._staging.results, unit)
         if receipt is not None and self._verified(receipt):
             self._on_rows(receipt.rows.read)

@@ -26,6 +26,7 @@ def _read_number(value: object) -> object:
 
 
 _Number = BeforeValidator(_read_number)
+_Count = Annotated[int, _Number, Field(ge=1, le=1024)]
 
 
 class _Section(BaseModel):
@@ -86,13 +87,33 @@ class AlertsSpec(_Section):
 
 
 class EngineSpec(_Section):
-    """Which engine maps the worker over the units, and its options.
+    """Which engine maps the worker over the units, and the engines' options.
 
+    An engine reads its own options alone, so that one spec may hold those of several and `kind` chooses.
     `threads` is the number of cores the local engine scores on; by default all that the process may use.
+    Spark takes `master` or `remote` and `conf`, unless a session is active already; Dask the `address` of a
+    scheduler, or makes a cluster of `n_workers` processes with `threads_per_worker` threads. `gpus_per_task`
+    is how much of a GPU a unit takes, on both.
     """
 
-    kind: Literal["local"] = "local"
-    threads: Annotated[int, _Number, Field(ge=1, le=1024)] | None = None
+    kind: Literal["local", "spark", "dask"] = "local"
+    threads: _Count | None = None
+    master: Annotated[str, Field(min_length=1)] | None = None
+    remote: Annotated[str, Field(min_length=1)] | None = None
+    conf: dict[str, str | int | float | bool] = {}
+    address: Annotated[str, Field(min_length=1)] | None = None
+    n_workers: _Count | None = None
+    threads_per_worker: _Count | None = None
+    gpus_per_task: Annotated[float, _Number, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _options_agree(self) -> EngineSpec:
+        if self.master is not None and self.remote is not None:
+            raise ValueError("engine.master and engine.remote are two ways to Spark: state one of them")
+        gpus = self.gpus_per_task
+        if gpus is not None and 0.5 < gpus < 1:  # no second task fits beside such a one
+            raise ValueError(f"engine.gpus_per_task: 1, or at most 0.5, found {gpus:g}")
+        return self
 
 
 class PipelineSpec(_Section):

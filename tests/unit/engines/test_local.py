@@ -14,7 +14,8 @@ import pytest
 from batchinfer.core import RowCounts, UnitReport, WorkUnit
 from batchinfer.engines import _local, open_engine
 from batchinfer.engines._local import LocalEngine
-from batchinfer.errors import InputError, UsageError
+from batchinfer.errors import InputChanged, InputError, Transient, UsageError
+from batchinfer.spec import EngineSpec
 
 PATIENCE_SECONDS = 10.0
 
@@ -235,10 +236,45 @@ def test_an_error_in_a_block_is_the_units_error(engine: LocalEngine) -> None:
 
 
 def test_engines_are_opened_by_name() -> None:
-    with open_engine("local", 3) as engine:
+    with open_engine(EngineSpec(threads=3)) as engine:
+        assert isinstance(engine, LocalEngine)
         assert engine.threads == 3
     with pytest.raises(UsageError, match="no engine is called 'ray'"):
-        open_engine("ray", None)
+        open_engine(EngineSpec.model_construct(kind="ray"))
+
+
+def test_a_transient_error_is_tried_again_but_not_for_ever(engine: LocalEngine) -> None:
+    begun: list[int] = []
+
+    def work(unit: WorkUnit) -> UnitReport:
+        begun.append(unit.index)
+        if unit.index == 1 and begun.count(1) < 3:
+            raise Transient("the storage does not answer")
+        return report(unit)
+
+    assert sorted(r.unit for r in engine.map(work, units(3))) == [0, 1, 2]
+    assert begun.count(1) == 3
+
+    def hopeless(unit: WorkUnit) -> UnitReport:
+        begun.append(unit.index)
+        raise Transient("the storage does not answer")
+
+    begun.clear()
+    with pytest.raises(Transient):
+        list(engine.map(hopeless, units(1)))
+    assert begun == [0, 0, 0]
+
+
+def test_a_file_that_changed_is_not_tried_again(engine: LocalEngine) -> None:
+    begun: list[int] = []
+
+    def work(unit: WorkUnit) -> UnitReport:
+        begun.append(unit.index)
+        raise InputChanged("another file lies there")
+
+    with pytest.raises(InputChanged):
+        list(engine.map(work, units(1)))
+    assert begun == [0]
 
 
 def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,134 @@
+"""The Spark session that a run uses: the one that is there, else one of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from batchinfer.errors import BatchinferError, MissingExtra, SpecError, Transient, UsageError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from batchinfer.spec import EngineSpec
+
+_lock = threading.Lock()
+_users: dict[int, int] = {}
+"""How many engines use a session that this process made, by the session's id: the last one stops it."""
+
+
+def take_session(options: EngineSpec) -> SparkSession:
+    """The session that is active, else the one that the spec asks for. Give it back with `give_session`.
+
+    Raises:
+        MissingExtra: pyspark or Java is not installed.
+        Transient: the cluster cannot be reached.
+        SpecError: Spark refuses the configuration.
+    """
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError as e:
+        raise MissingExtra(
+            f"the Spark engine needs pyspark: {e}", next_step="pip install 'batchinfer[spark]'"
+        ) from e
+    with _lock:
+        session = _active(SparkSession)
+        if session is None:
+            session = _make(SparkSession, options)
+            _users[id(session)] = 0
+        if id(session) in _users:
+            _users[id(session)] += 1
+    return session
+
+
+def give_session(session: SparkSession) -> None:
+    """End the use of a session; one that others made goes on."""
+    with _lock:
+        if id(session) not in _users:
+            return
+        _users[id(session)] -= 1
+        if not _users[id(session)]:
+            del _users[id(session)]
+            session.stop()
+
+
+def _active(kind: type[SparkSession]) -> SparkSession | None:
+    from pyspark.errors import PySparkException
+
+    try:
+        return kind.active()
+    except (PySparkException, AssertionError):  # none, or one whose context was stopped
+        return None
+
+
+def _make(kind: type[SparkSession], options: EngineSpec) -> SparkSession:
+    builder: Any = kind.builder.appName("batchinfer")
+    own = {} if options.remote is not None else {"spark.ui.showConsoleProgress": "false"}  # ours shows it
+    for key, value in {**own, **options.conf}.items():
+        builder = builder.config(key, str(value).lower() if isinstance(value, bool) else str(value))
+    master = options.master or "local[*]"
+    if options.remote is not None:
+        builder = builder.remote(options.remote)
+    elif "PYSPARK_GATEWAY_PORT" not in os.environ:  # else spark-submit has stated the master
+        builder = builder.master(master)
+    if (options.remote or master).startswith("local"):
+        # Spark would start whatever python3 is on the path, which need not have batchinfer.
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    try:
+        session: SparkSession = builder.getOrCreate()
+        session.conf.get("spark.master", None)  # a Connect session has not called its server before
+    except Exception as e:
+        raise _why(e, options.remote or master) from e
+    return session
+
+
+def _why(error: Exception, where: str) -> BatchinferError:
+    """What kept a session from being made."""
+    text = str(error)
+    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    if "JAVA_GATEWAY_EXITED" in text:
+        home = os.environ.get("JAVA_HOME")
+        java = shutil.which("java") if home is None else shutil.which("java", path=f"{home}/bin")
+        if java is None:
+            return MissingExtra(
+                "Spark needs Java 17 or newer, and there is none"
+                + (f" in JAVA_HOME ({home})" if home else " on the path"),
+                next_step="install a JDK, or point JAVA_HOME at one",
+            )
+        return UsageError(f"Spark did not start: {first}", next_step=f"see its log above; java is {java}")
+    if isinstance(error, ImportError) or "PACKAGE_NOT_INSTALLED" in text:
+        return MissingExtra(f"Spark lacks a package: {first}", next_step="pip install 'batchinfer[spark]'")
+    if "Could not parse Master URL" in text or "INVALID_CONNECT_URL" in text or "CANNOT_CONFIGURE" in text:
+        return SpecError(
+            f"Spark refuses engine '{where}': {first}", next_step="see docs/spark.md", found=where
+        )
+    return Transient(
+        f"Spark at '{where}' cannot be reached or does not start: {first}",
+        next_step="check that it runs and that this machine may connect to it; then run again",
+        master=where,
+    )
+
+
+def on_this_machine(session: SparkSession) -> bool:
+    """Whether driver and workers are all here, as with `local[…]` and `local-cluster[…]`."""
+    return master_of(session).startswith("local") and _server(session) in {None, "localhost", "127.0.0.1"}
+
+
+def master_of(session: SparkSession) -> str:
+    """The master, or "" where a server keeps it to itself."""
+    return session.conf.get("spark.master", "") or ""
+
+
+def _server(session: SparkSession) -> str | None:
+    """The host of a Connect session's server."""
+    client = getattr(session, "client", None) if is_connect(session) else None
+    return urlsplit(f"//{client.host}").hostname if client is not None else None
+
+
+def is_connect(session: SparkSession) -> bool:
+    """Whether the session talks to a Spark Connect server."""
+    return ".connect." in type(session).__module__
