@@ -34,7 +34,7 @@ from batchinfer.core._results import (
     storable,
     table_schema,
 )
-from batchinfer.core._sample import RowSample, pack_rows, unpack_rows
+from batchinfer.core._sample import RowSample, hashed, pack_rows, unpack_rows
 from batchinfer.core._scoring import Scored, ScoringPath
 from batchinfer.core._transform import Transform, TransformSource
 from batchinfer.core._units import (
@@ -89,6 +89,7 @@ __all__ = [
     "arrays",
     "check_ledger",
     "files",
+    "hashed",
     "merge_counts",
     "pack_rows",
     "partition_path",

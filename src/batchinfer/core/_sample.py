@@ -37,7 +37,7 @@ class RowSample:
         """The sampled rows of a batch: key, features, predictions. None where it has none."""
         lineage = scored.lineage
         positions, _ = arrays.to_numpy(lineage.positions)
-        chosen = np.flatnonzero(_hashes(lineage.source, positions) < self._limit())
+        chosen = np.flatnonzero(hashed(positions, _seed(lineage.source)) < self._limit())
         if not len(chosen):
             return None
         rows = arrays.from_numpy(chosen)
@@ -52,17 +52,16 @@ class RowSample:
         return np.uint64(min(int(share * 2**64), 2**64 - 1))
 
 
-def _hashes(source: str, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """64 well mixed bits a row: splitmix64, seeded by the source's name."""
-    seed = np.frombuffer(hashlib.sha256(source.encode()).digest()[:8], np.uint64)[0]
-    with np.errstate(over="ignore"):
-        mixed: npt.NDArray[np.uint64] = positions.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + seed
-        mixed ^= mixed >> np.uint64(30)
-        mixed *= np.uint64(0xBF58476D1CE4E5B9)
-        mixed ^= mixed >> np.uint64(27)
-        mixed *= np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    return mixed
+def hashed(positions: npt.NDArray[np.int64], seed: int = 0x9E3779B97F4A7C15) -> npt.NDArray[np.uint64]:
+    """64 well mixed bits for each position: SplitMix64."""
+    mixed: npt.NDArray[np.uint64] = positions.astype(np.uint64) + np.uint64(seed)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _seed(source: str) -> int:
+    return int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "little")
 
 
 def pack_rows(batches: Sequence[pa.RecordBatch]) -> str | None:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from batchinfer.core import arrays
+from batchinfer.core import arrays, hashed
 
 
 class FixedSample:
@@ -43,11 +43,3 @@ class FixedSample:
         self._hashes, self._held = [hashes[kept]], len(kept)
         rows = pa.Table.from_batches(self._batches).take(arrays.from_numpy(kept))
         self._batches = rows.combine_chunks().to_batches()
-
-
-def hashed(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """SplitMix64 of each position."""
-    mixed = positions.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
