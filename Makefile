@@ -26,13 +26,13 @@ demo: $(INSTALLED) ## Score the sample flights and show what came out
 	@$(BIN)/batchinfer demo
 
 test: $(INSTALLED) ## Run the tests
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 coverage: $(INSTALLED) ## Run the tests and hold their coverage against the floor
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
 
 torture: $(INSTALLED) ## Run the seeded fault tests whole (minutes)
-	BATCHINFER_TORTURE=all $(BIN)/python -m pytest -n 2 tests/faults $(ARGS)
+	BATCHINFER_TORTURE=all $(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults $(ARGS)
 
 check: $(INSTALLED) ## Lint, types and layers
 	$(BIN)/ruff check .

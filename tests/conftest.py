@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,3 +116,47 @@ def pipeline(tmp_path: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> 
 def rows() -> Callable[[int, int], pa.Table]:
     """`flights`, for tests that cannot import this file."""
     return flights
+
+
+@pytest.fixture(scope="session")
+def connect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Spark Connect server in a process of its own, as `sc://…`; the tests of one group share it."""
+    import pyspark
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = Path(pyspark.__file__).parent
+    folder = tmp_path_factory.mktemp("connect")
+    conf = {"spark.connect.grpc.binding.port": port, "spark.ui.enabled": "false"}
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            [
+                home / "bin" / "spark-submit",
+                *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer"),
+                *("--master", "local[2]"),
+                *(word for key, value in conf.items() for word in ("--conf", f"{key}={value}")),
+                "spark-internal",
+            ],
+            cwd=folder,
+            env={**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_HOME": str(home)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        end = time.monotonic() + 120
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                alive = server.poll() is None and time.monotonic() < end
+                assert alive, (folder / "log").read_text()[-4000:]
+                time.sleep(0.2)
+        yield f"sc://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(60)
+        # pyspark remembers there that this process speaks to a server; a test of classic Spark may follow.
+        for name in ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE"):
+            os.environ.pop(name, None)

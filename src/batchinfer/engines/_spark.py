@@ -21,6 +21,7 @@ from batchinfer.core import UnitReport, Work, WorkUnit
 from batchinfer.engines._attempts import Attempts, attempt, outcome_of
 from batchinfer.engines._spark_session import (
     give_session,
+    is_connect,
     master_of,
     on_this_machine,
     take_session,
@@ -115,7 +116,10 @@ class SparkEngine:
         def task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield from _work_on(batches, payload, pickled)
 
-        self.session.addTag(tag)  # of this thread's jobs
+        if is_connect(self.session):  # tags are those of this thread's jobs
+            self.session.addTag(tag)
+        else:
+            self.session.sparkContext.addJobTag(tag)
         count = len(units)
         numbers = self.session.range(0, count, 1, count)  # a partition for each
         rows = numbers.mapInArrow(task, _SCHEMA, profile=self._profile).collect()
@@ -132,7 +136,10 @@ class SparkEngine:
 
     def _cancel(self, tag: str) -> None:
         with suppress(Exception):  # the cluster may be gone, and with it what ran there
-            self.session.interruptTag(tag)
+            if is_connect(self.session):
+                self.session.interruptTag(tag)
+            else:
+                self.session.sparkContext.cancelJobsWithTag(tag)
 
 
 def _work_on(
