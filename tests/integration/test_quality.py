@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 import batchinfer
-from batchinfer.errors import InputError, QualityGate, SpecError
-from batchinfer.runs import RunRecords, RunReport
+from batchinfer.errors import InputError, QualityGate, SpecError, UsageError
+from batchinfer.runs import RunRecords, RunReport, explain
 
 Rows = Callable[[int, int], pa.Table]
 NOT_NULL, BETWEEN = "expect_column_values_to_not_be_null", "expect_column_values_to_be_between"
@@ -237,3 +237,44 @@ def test_a_validation_result_tells_of_every_expectation(world: World) -> None:
     ]
     assert found["results"][0]["result"]["unexpected_count"] == 3
     assert found["statistics"]["successful_expectations"] == 1
+
+
+def test_an_input_without_rows_is_judged_too(world: World, rows: Rows) -> None:
+    world.suite((BETWEEN, IDS))
+    world.run()
+    for name in ("a", "b"):
+        world.pipeline.write_input(rows(0, 1).slice(0, 0), name)
+    world.suite((ROW_COUNT, {"min_value": 1}), (BETWEEN, IDS), (MEAN, {"column": "id", "min_value": 0}))
+    with pytest.raises(QualityGate, match="row_count") as caught:
+        world.run()
+    assert world.table().num_rows == 97
+    assert world.validation(caught.value.fields["report"])["statistics"]["evaluated_expectations"] == 3
+    world.suite((BETWEEN, IDS))
+    assert world.run().rows.read == 0
+
+
+def test_a_type_that_is_not_the_quarantine_tables_stops_no_run_and_loses_no_row(
+    world: World, rows: Rows
+) -> None:
+    world.suite((BETWEEN, IDS))
+    world.pipeline.write_input(rows(0, 60).append_column("age", pa.array(range(60), pa.int32())), "a")
+    world.pipeline.write_input(rows(60, 40).append_column("age", pa.array(range(40), pa.int32())), "b")
+    world.run()
+    changed = rows(60, 40).append_column("age", pa.array([0.5] * 40))
+    world.pipeline.write_input(changed, "b")
+    report = world.run()
+    assert (report.status, report.rows.quarantined) == ("done", 3)
+    refused = world.table("_quarantine")
+    assert refused["age"].to_pylist() == [None] * 3
+    assert refused["age (double)"].to_pylist() == [0.0, 1.0, 2.0]
+    world.suite((BETWEEN, {"column": "id", "min_value": 0}))
+    assert world.run().rows.quarantined == 0
+    assert world.table("_quarantine").num_rows == 0
+
+
+def test_explain_says_why_a_row_has_no_score(world: World) -> None:
+    world.suite((BETWEEN, IDS))
+    world.run()
+    spec = world.pipeline.spec(**{"quality.suite": "suite.json"})
+    with pytest.raises(UsageError, match=rf"quarantined \({BETWEEN}\(id\)\), from .*a\.parquet, row 1"):
+        explain(spec, {"id": "1"})

@@ -754,3 +754,23 @@ def test_a_stopped_run_leaves_the_table_alone_and_goes_on_when_run_again(world: 
 def test_parameters_are_all_needed_known_and_filled(world: World, parameters: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=r"ds|region"):
         world.run(parameters)
+
+
+def test_one_folder_holds_one_kind_of_table(pipeline: Any, rows: Rows) -> None:
+    pipeline.write_input(rows(0, 10))
+    for first, other, message in (
+        ("delta", "parquet", "a Delta table"),
+        ("parquet", "delta", "of the Parquet store"),
+    ):
+        path = {"output.path": str(pipeline.root / first)}
+        batchinfer.run(pipeline.spec(**path, **{"output.store": first}), {"ds": "d1"})
+        with pytest.raises(StoreError, match=message):
+            batchinfer.run(pipeline.spec(**path, **{"output.store": other}), {"ds": "d1"})
+
+
+def test_records_that_are_no_folder_are_named(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = pipeline.root / "file"
+    file.write_text("")
+    monkeypatch.setenv("BATCHINFER_RUNS", str(file))
+    with pytest.raises(UsageError, match="no folder with records"):
+        RunRecords().all()

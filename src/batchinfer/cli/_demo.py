@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import click
@@ -89,11 +90,20 @@ def _say_what_next(spec: PipelineSpec, reports: list[RunReport]) -> None:
     click.echo(
         f"\n{rows.read:,} flights, {len(reports)} runs{again}, each one atomic commit to the Delta table "
         f"{spec.output.path}.\n\n"
-        "Next:\n"
-        "  batchinfer runs list                              what was run\n"
-        f"  batchinfer results history {spec.folder}   the table's commits\n"
-        f"  batchinfer drift {spec.folder}             how far each day is from the training data\n"
-        f"  batchinfer explain {spec.folder} --key 6535   one flight, scored again from its source\n"
-        f"  batchinfer plan {spec.folder} -p ds={reports[-1].parameters['ds']}   what a run would do\n"
-        "  docs/first-pipeline.md                            a pipeline of your own"
+        "Next:\n" + _steps(spec, reports[-1])
     )
+
+
+def _steps(spec: PipelineSpec, last: RunReport) -> str:
+    found = shutil.which("batchinfer") is not None
+    name, folder = "batchinfer" if found else ".venv/bin/batchinfer", spec.folder
+    steps = [
+        (f"{name} runs list", "what was run"),
+        (f"{name} results history {folder}", "the table's commits"),
+        (f"{name} drift {folder}", "how far each day is from the training data"),
+        (f"{name} explain {folder} --key 6535", "one flight, scored again from its source"),
+        (f"{name} plan {folder} -p ds={last.parameters['ds']}", "what a run would do"),
+        ("docs/first-pipeline.md", "a pipeline of your own"),
+    ]
+    width = max(len(command) for command, _ in steps)
+    return "\n".join(f"  {command:<{width}}   {what}" for command, what in steps)

@@ -36,7 +36,7 @@ def drift(  # noqa: PLR0917 - click passes them by name
     label_column: str | None,
     as_json: bool,
 ) -> None:
-    """Show the history of drift; with --html, write pages about it. -p chooses the run that they are of."""
+    """Show the history of drift, with -p that of runs with these parameters; with --html, write pages about it."""
     from batchinfer.cli._drift import render_history, render_history_json
     from batchinfer.runs import drift_history, write_drift_pages
 
@@ -45,7 +45,7 @@ def drift(  # noqa: PLR0917 - click passes them by name
     if (labels is None) != (label_column is None):
         raise UsageError("--labels and --label-column go together")
     spec, output_path = output_of(pipeline, parameters, overrides)
-    history = drift_history(spec, output_path)
+    history = drift_history(spec, output_path, pairs(parameters, "-p"))
     render_history_json(history) if as_json else render_history(history)
     if html is None:
         return

@@ -22,7 +22,7 @@ from batchinfer.cli._options import (
     read_spec,
 )
 from batchinfer.cli._tables import results, runs
-from batchinfer.errors import BatchinferError, DriftGate, Interrupted
+from batchinfer.errors import BatchinferError, DriftGate, Interrupted, UsageError
 
 _log = logging.getLogger("batchinfer.cli")
 
@@ -67,7 +67,8 @@ def _logs_json(ctx: click.Context) -> bool:
 def main(ctx: click.Context, log_format: str | None) -> None:
     """Score data with a trained model: Parquet in, ONNX Runtime, one atomic commit out.
 
-    Exit codes: 0 done, 1 failed, 2 wrong use, spec or input, 3 quality gate, 4 drift gate, 75 transient (try again).
+    Exit codes: 0 done, 1 failed, 2 wrong use, spec or input, 3 quality gate, 4 drift gate, 75 transient (try again),
+    130 stopped by the user.
     """
     _catch_signals(ctx)
     if log_format:
@@ -129,6 +130,11 @@ def demo(pipeline: str) -> None:
     """Score the sample flights of two weeks, and show what came out."""
     from batchinfer.cli._demo import run_demo
 
+    if not os.path.exists(pipeline):  # noqa: PTH110 - pathlib is not imported yet
+        raise UsageError(
+            f"there is no sample pipeline at {pipeline}",
+            next_step="the demo needs a checkout of the repository: make demo",
+        )
     run_demo(read_spec(pipeline, ()))
 
 
@@ -139,7 +145,7 @@ def demo(pipeline: str) -> None:
 def check(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Check a pipeline: spec, model and transform; with -p, its input too. Writes nothing."""
     from batchinfer.cli import _render
-    from batchinfer.runs import load_model, load_transform, make_plan
+    from batchinfer.runs import load_model, load_suite, load_transform, make_plan
     from batchinfer.spec import parameters_of
 
     spec = read_spec(pipeline, overrides)
@@ -148,6 +154,7 @@ def check(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...]
         _render.plan(make_plan(spec, given))
     else:
         load_transform(spec)
+        load_suite(spec)
         _render.model(load_model(spec).bundle)
         names = " ".join(f"-p {name}=VALUE" for name in parameters_of(spec.input.path))
         click.echo(f"ok; pass {names} to check an input too")

@@ -49,7 +49,7 @@ def report(found: RunReport, *, err: bool = False) -> None:
         counts.append(f"{rows.skipped:,} skipped")
     pairs = [
         ("rows", " · ".join(counts)),
-        ("rate", f"{found.rows_per_second:,} rows/s"),
+        ("rate", _rate(found)),
         ("units", f"{found.units['total']} ({found.units['reused']} reused)"),
         ("model", f"{found.model['name']}@{found.model['version']}  {found.model['digest'][:19]}…"),
     ]
@@ -87,6 +87,12 @@ def unplanned(pipeline: str, parameters: dict[str, str], error: BaseException) -
         error="interrupted" if stopped else str(error),
     )
     as_json({**told.to_dict(), "run_id": None, "model": dict.fromkeys(("name", "version", "digest"))})
+
+
+def _rate(found: RunReport) -> str:
+    if found.status == "done" and found.units["reused"] == found.units["total"] and not found.rows_per_second:
+        return "nothing to do: these rows were committed before"
+    return f"{found.rows_per_second:,} rows/s"
 
 
 def _suite(name: str, quality: dict[str, Any]) -> str:
@@ -212,7 +218,7 @@ def runs(reports: Sequence[RunReport]) -> None:
                 r.run_id,
                 r.pipeline,
                 _parameters(r.parameters),
-                r.status,
+                _outcome(r),
                 f"{r.rows.read:,}",
                 f"{r.rows.scored:,}",
                 f"{r.rows.quarantined:,}",
@@ -222,6 +228,15 @@ def runs(reports: Sequence[RunReport]) -> None:
             for r in reports
         ],
     )
+
+
+def _outcome(found: RunReport) -> str:
+    """The status, and what a gate or the drift adds to it."""
+    if found.drift.get("alarm"):
+        return f"{found.status}, drift"
+    if found.quality.get("success") is False:
+        return f"{found.status}, quality"
+    return found.status
 
 
 def history(entries: Sequence[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
-from batchinfer.errors import StoreError, UsageError
+from batchinfer.errors import StoreError, Transient, UsageError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _folder: ContextVar[str | None] = ContextVar("folder", default=None)
@@ -38,14 +38,19 @@ def locate(path: str) -> tuple[fs.FileSystem, str]:
     Relative paths stay relative, but for those within `relative_to`.
 
     Raises:
-        UsageError: the URL's scheme is unknown or its filesystem cannot be reached.
+        UsageError: the URL's scheme is unknown, or there is no such location.
+        Transient: the network does not reach it.
     """
     if "://" not in path:
         folder = _folder.get()
         return fs.LocalFileSystem(), path if folder is None else os.path.join(folder, path)  # noqa: PTH118
     try:
         filesystem, inner = fs.FileSystem.from_uri(path)
-    except (pa.ArrowInvalid, OSError) as e:
+    except pa.ArrowInvalid as e:
+        raise UsageError(f"{path}: cannot open this location: {e}", path=path) from e
+    except OSError as e:
+        if "NETWORK_CONNECTION" in str(e) or "resolve host" in str(e):
+            raise Transient(f"{path}: cannot be reached: {e}", next_step="run again", path=path) from e
         raise UsageError(f"{path}: cannot open this location: {e}", path=path) from e
     return filesystem, inner
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 import shutil
@@ -144,7 +145,9 @@ def _measure(
     whole = Candidate(session, inputs, {}, _fixed_rows(session, inputs))
     if not any(mapping.columns for mapping in inputs.values()):
         raise ModelError("no input of the graph is fed from a column", next_step="map one in the config")
-    sample = sample.select(list(dict.fromkeys(c for m in inputs.values() for c in m.columns)))
+    named = list(dict.fromkeys(c for mapping in inputs.values() for c in mapping.columns))
+    _check_named(named, sample.schema.names)
+    sample = sample.select(named)
     takes_nan = _find_nan_columns(whole, sample) if graph.handles_missing else ()
     clean = _clean_rows(whole, sample, takes_nan)
     check_outputs(session, stated.outputs)
@@ -154,6 +157,18 @@ def _measure(
         session = Session(path)
     candidate = Candidate(session, inputs, outputs, whole.fixed_rows)
     return candidate, certify(candidate, clean, takes_nan)
+
+
+def _check_named(named: list[str], held: list[str]) -> None:
+    for name in named:
+        if name not in held:
+            near = difflib.get_close_matches(name, held, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(held)}"
+            raise InputError(
+                f"the sample has no column '{name}', which the config maps; {hint}",
+                next_step="name the columns as the sample and the pipeline's input have them",
+                column=name,
+            )
 
 
 def _find_nan_columns(candidate: Candidate, sample: pa.RecordBatch) -> tuple[str, ...]:

@@ -130,7 +130,9 @@ def _example(spec: TensorSpec, sample: pa.Schema, padded: str | None) -> str:
             return f"{{column: {lists[0].name}, shape: [{row}]}}"
     fitting = texts if spec.dtype == np.object_ else flags if spec.dtype.kind == "b" else numbers
     if several and len(spec.shape) == 2:
-        return f"{{pack: [{', '.join(fitting[: spec.shape[1]])}]}}"
+        if spec.shape[1] in {None, len(fitting)}:
+            return f"{{pack: [{', '.join(fitting)}]}}"
+        return f"{{pack: [...]}}   # the {spec.shape[1]} of the training, in its order: {', '.join(fitting)}"
     return f"{{column: {(fitting or sample.names or ['NAME'])[0]}}}"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from batchinfer.core import Lineage, Reason, Refusals
+from batchinfer.core import Lineage, Reason, Refusals, arrays
 from batchinfer.quality._expectation import Check, Judgement, State
 
 
@@ -64,6 +64,13 @@ class SuiteChecks:
                 name = check.expectation.name
                 failed[name] = failed[name] | unexpected if name in failed else unexpected
         return _refusals(failed), SuiteTally(self._checks, tuple(states))
+
+    def nothing(self, schema: pa.Schema) -> SuiteTally:
+        """The tally of no rows at all: what an empty input is judged by."""
+        nulls = [pa.nulls(0, field.type) for field in schema]
+        lineage = Lineage("", "", "", arrays.from_numpy(np.empty(0, np.int64)))
+        _, tally = self.check(pa.RecordBatch.from_arrays(nulls, schema=schema), lineage)
+        return tally
 
     def tally(self, value: dict[str, Any]) -> SuiteTally:
         """See `batchinfer.core.Checks.tally`."""

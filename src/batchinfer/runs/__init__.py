@@ -9,7 +9,7 @@ from batchinfer.runs._drift import SAMPLE, drift_path, read_drift
 from batchinfer.runs._explain import Explanation, explain
 from batchinfer.runs._job import Progress, find_rows, open_quarantine, open_results, run
 from batchinfer.runs._plan import Plan, load_model, load_transform, make_plan
-from batchinfer.runs._quality import VALIDATION
+from batchinfer.runs._quality import VALIDATION, load_suite
 from batchinfer.runs._records import RunRecords
 from batchinfer.runs._report import RunReport
 
@@ -33,6 +33,7 @@ __all__ = [
     "explain",
     "find_rows",
     "load_model",
+    "load_suite",
     "load_transform",
     "make_plan",
     "open_quarantine",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -64,14 +63,15 @@ def _facts(report: RunReport, error: BaseException | None) -> RunFacts:
 
     state: State
     if error is not None:
-        state, why = ("quality-failed" if isinstance(error, QualityGate) else "failed"), _first_line(error)
+        state, why = ("quality-failed" if isinstance(error, QualityGate) else "failed"), _one_line(error)
     elif report.drift.get("alarm"):
         state, why = "drift", said_drift(report)
     else:
         state, why = "ok", f"{report.rows.scored} rows scored"
-    drift: Mapping[str, Any] = {
-        key: report.drift[key] for key in ("alarm", "drifted_columns") if report.drift
-    }
+    drift: dict[str, Any] = {}
+    if report.drift:
+        drift = {key: report.drift[key] for key in ("alarm", "drifted_columns", "rows")}
+        drift["drifted"] = {n: c["psi"] for n, c in report.drift["columns"].items() if c["drifted"]}
     return RunFacts(
         pipeline=report.pipeline,
         run_id=report.run_id or "",
@@ -84,6 +84,6 @@ def _facts(report: RunReport, error: BaseException | None) -> RunFacts:
     )
 
 
-def _first_line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     said = error.message if isinstance(error, BatchinferError) else f"{type(error).__name__}: {error}"
-    return said.splitlines()[0] if said else type(error).__name__
+    return " ".join(said.split())[:500] or type(error).__name__

@@ -27,7 +27,14 @@ def read_validation(run_id: str) -> dict[str, Any]:
         raise UsageError(
             f"run {found} has no validation result", next_step="add quality.suite to the spec", run_id=found
         )
-    result: dict[str, Any] = json.loads(content)
+    return _read(found, content)
+
+
+def _read(run_id: str, content: bytes) -> dict[str, Any]:
+    try:
+        result: dict[str, Any] = json.loads(content)
+    except ValueError as e:
+        raise UsageError(f"run {run_id}: its {VALIDATION} is no JSON: {e}", run_id=run_id) from e
     return result
 
 
@@ -39,10 +46,12 @@ def write_docs(folder: str, limit: int) -> str:
         MissingExtra: Great Expectations is not installed.
     """
     records = RunRecords()
-    kept = (records.kept(report.run_id or "", VALIDATION) for report in records.all())
-    contents = [content for content in kept if content is not None][:limit]
-    if not contents:
+    results: list[dict[str, Any]] = []
+    for run_id in (report.run_id or "" for report in records.all()):
+        if len(results) < limit and (content := records.kept(run_id, VALIDATION)) is not None:
+            results.append(_read(run_id, content))
+    if not results:
         raise UsageError(
             f"no run in {records.location} has checked a suite", next_step="run a pipeline with one"
         )
-    return str(render_docs([json.loads(content) for content in contents], folder))
+    return str(render_docs(results, folder))

@@ -129,17 +129,17 @@ def read_drift(output_path: str) -> pa.Table | None:
     return read_appended(drift_path(output_path))
 
 
-def hold_drift(spec: DriftSpec | None, report: RunReport) -> None:
+def hold_drift(spec: PipelineSpec, report: RunReport) -> None:
     """Say that the world has changed, where the spec wants a failure of it. The results are committed.
 
     Raises:
         DriftGate: an alarm, and `on_drift` is fail.
     """
-    if spec is None or spec.on_drift != "fail" or not report.drift.get("alarm"):
+    if spec.drift is None or spec.drift.on_drift != "fail" or not report.drift.get("alarm"):
         return
     raise DriftGate(
         f"{said_drift(report)}; the results are committed as version {report.table_version}",
-        next_step="batchinfer drift PIPELINE shows what changed; retrain, or raise drift.thresholds",
+        next_step=f"batchinfer drift {spec.folder} shows what changed; retrain, or raise drift.thresholds",
         report=report,
     )
 

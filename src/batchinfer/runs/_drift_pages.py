@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchinfer.core import RUN_ID, files
 from batchinfer.drift import (
     DriftHistory,
     Predictions,
-    RunDrift,
     chart_page,
     join_labels,
     read_labels,
@@ -42,14 +42,24 @@ class DriftPages:
     unlabelled: int = 0
 
 
-def drift_history(spec: PipelineSpec, output_path: str) -> DriftHistory:
-    """The history of drift beside the results at `output_path`.
+def drift_history(
+    spec: PipelineSpec, output_path: str, parameters: Mapping[str, str] | None = None
+) -> DriftHistory:
+    """The history of drift beside the results at `output_path`, of all runs or of those with these parameters.
 
     Raises:
-        UsageError: no run has measured drift there.
+        UsageError: no such run has measured drift there.
     """
     rows = read_drift(output_path)
     found = summarise(rows) if rows is not None else None
+    if found is not None and rows is not None and parameters:
+        chosen = [r.run_id for r in found.runs if parameters.items() <= r.parameters.items()]
+        if not chosen:
+            said = " ".join(f"{name}={value}" for name, value in parameters.items())
+            raise UsageError(
+                f"no run with {said} has measured drift", next_step="batchinfer drift shows those that have"
+            )
+        found = summarise(rows.filter(pc.is_in(rows["run_id"], pa.array(chosen))))
     if found is None or not found.runs:
         raise UsageError(
             f"no run of {spec.name} has measured drift",
@@ -83,7 +93,7 @@ def write_drift_pages(
         InputError: the labels cannot be joined.
     """
     history = drift_history(spec, output_path)
-    run = _chosen(history, parameters or {})
+    run = drift_history(spec, output_path, parameters).runs[-1]
     stated = RunRecords().find(run.run_id).drift
     sample = RunRecords().kept(run.run_id, SAMPLE)
     if sample is None:
@@ -111,16 +121,6 @@ def write_drift_pages(
     joined = join_labels(rows, read_labels(labels, key, label_column), key, label_column)
     write_labels_report(joined.table, target=joined.target, predictions=_predictions(scorer), path=path)
     return DriftPages(pages.history, pages.evidently, path, left_out, joined.unlabelled)
-
-
-def _chosen(history: DriftHistory, parameters: Mapping[str, str]) -> RunDrift:
-    for run in reversed(history.runs):
-        if parameters.items() <= run.parameters.items():
-            return run
-    said = " ".join(f"{name}={value}" for name, value in parameters.items())
-    raise UsageError(
-        f"no run with {said} has measured drift", next_step="batchinfer drift shows those that have"
-    )
 
 
 def _reference_sample(drift: DriftSpec, scorer: Scorer) -> pa.Table:

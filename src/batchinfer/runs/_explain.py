@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from batchinfer import source
-from batchinfer.core import MODEL, POSITION, RUN_ID, SOURCE, Lineage, ScoringPath, arrays
+from batchinfer.core import MODEL, POSITION, REASON, RUN_ID, SOURCE, Lineage, ScoringPath, arrays, files
 from batchinfer.errors import InputError, UsageError
 from batchinfer.model import Registry, Scorer
-from batchinfer.runs._job import find_rows, open_results
+from batchinfer.runs._job import find_rows, open_quarantine, open_results
 from batchinfer.runs._plan import load_transform
 from batchinfer.spec import PipelineSpec, fill_parameters
 
@@ -71,6 +71,14 @@ def explain(
     found = find_rows(open_results(spec, path), {**key, **narrowed})
     if not found.num_rows:
         said = ", ".join(f"{k}={v}" for k, v in {**key, **narrowed}.items())
+        refused = open_quarantine(spec, path)
+        if files.exists(refused.path) and (rows := find_rows(refused, {**key, **narrowed})).num_rows:
+            row = rows.to_pylist()[0]
+            raise UsageError(
+                f"{path} has no row with {said}: it was quarantined ({row[REASON]}), from {row[SOURCE]}, "
+                f"row {row[POSITION]}",
+                next_step=f"{refused.path} has the row with all its columns",
+            )
         raise UsageError(
             f"{path} has no row with {said}",
             next_step="batchinfer runs list shows what was scored, and with which parameters",

@@ -22,7 +22,6 @@ from batchinfer.core import (
     UnitReport,
     check_ledger,
     files,
-    quarantine_schema,
     total_rows,
 )
 from batchinfer.engines import open_engine
@@ -32,6 +31,7 @@ from batchinfer.runs._alerting import tell
 from batchinfer.runs._drift import SAMPLE, hold_drift, keep_drift, measure_drift, packed_sample
 from batchinfer.runs._plan import Plan, make_plan
 from batchinfer.runs._quality import VALIDATION, hold_gate, judge_suite, row_quality
+from batchinfer.runs._quarantine import Original, begin_quarantine, staged_schema, stored_schema
 from batchinfer.runs._records import RunRecords
 from batchinfer.runs._report import RunReport
 from batchinfer.runs._work import RunWork, check_visible
@@ -121,7 +121,7 @@ def run(
     report = report.with_(alerts=tell(spec, records, report))
     records.write(report)
     _log.info("committed version %s", report.table_version, extra={"run_id": plan.run_id})
-    hold_drift(spec.drift, report)
+    hold_drift(spec, report)
     return report
 
 
@@ -145,12 +145,13 @@ def _work_and_commit(
             model_loads=done.model_loads,
         )
     else:
-        reports, checks = _work(plan, staging, progress)
+        originals = begin_quarantine(quarantine, plan.run_id, plan.originals, plan.partitions)
+        reports, checks = _work(plan, staging, originals, progress)
         check_ledger(plan.units, reports)
         report = _summed(report, reports, started)
         if any(unit.quarantine for unit in reports):
             # Marks the parts as this run's, so that a sweep finds them should the run end here.
-            quarantine.begin(plan.run_id, quarantine_schema(plan.originals), plan.partitions)
+            quarantine.begin(plan.run_id, stored_schema(originals), plan.partitions)
         report = _judge(plan, report, reports, checks, records)
         version = _commit(results, fence, reports, report)
     committed = report.with_(table_version=version)
@@ -163,9 +164,11 @@ def _work_and_commit(
     return committed, finish
 
 
-def _work(plan: Plan, staging: Staging, progress: Progress) -> tuple[list[UnitReport], SuiteChecks | None]:
+def _work(
+    plan: Plan, staging: Staging, originals: tuple[Original, ...], progress: Progress
+) -> tuple[list[UnitReport], SuiteChecks | None]:
     checks = plan.suite.prepare(plan.units, plan.spec.quality) if plan.suite is not None else None
-    work = RunWork.of(plan, staging, checks)
+    work = RunWork.of(plan, staging, originals, checks)
     progress.planned(plan)
     try:
         with open_engine(plan.spec.engine) as engine:
@@ -246,7 +249,12 @@ def _commit_quarantine(
         return  # found committed, and an earlier attempt came to the end of this
     if quarantine.committed(plan.run_id, plan.partitions) is not None:
         return
-    fence = quarantine.begin(plan.run_id, quarantine_schema(plan.originals), plan.partitions)
+    if parts:
+        schema = staged_schema(quarantine.staging(plan.run_id), [part for _, part in parts])
+    else:
+        originals = begin_quarantine(quarantine, plan.run_id, plan.originals, plan.partitions)
+        schema = stored_schema(originals)
+    fence = quarantine.begin(plan.run_id, schema, plan.partitions)
     quarantine.commit(fence, parts, _info(report))
 
 

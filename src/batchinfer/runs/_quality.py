@@ -22,12 +22,12 @@ from batchinfer.quality import (
     SuiteChecks,
     SuiteTally,
     compile_suite,
-    load_suite,
     refuses,
     run_foreign,
     survey,
     validation_result,
 )
+from batchinfer.quality import load_suite as read_suite
 from batchinfer.runs._report import RunReport
 from batchinfer.spec import PipelineSpec, QualitySpec
 
@@ -66,15 +66,24 @@ class SuitePlan:
         return SuiteChecks(checks, quarantines=quality.on_failure == "quarantine")
 
 
+def load_suite(spec: PipelineSpec) -> Suite | None:
+    """The spec's suite; None where it names none.
+
+    Raises:
+        SpecError: the suite cannot be read, or an expectation is wrong in itself.
+    """
+    return None if spec.suite_file is None else read_suite(spec.suite_file)
+
+
 def load_checks(spec: PipelineSpec, schema: pa.Schema) -> SuitePlan | None:
     """The spec's suite, compiled for an input of `schema`; None where the spec names none.
 
     Raises:
         SpecError: the suite cannot be read, or does not fit the input; names file, expectation and column.
     """
-    if spec.suite_file is None:
+    suite = load_suite(spec)
+    if suite is None:
         return None
-    suite = load_suite(spec.suite_file)
     compiled, uncompiled = compile_suite(suite, schema)
     return SuitePlan(suite, tuple(compiled), tuple(uncompiled), schema)
 
@@ -97,9 +106,7 @@ def judge_suite(
 ) -> Verdict:
     """Judge all rows that the units measured."""
     tallies = [checks.tally(unit.checks) for unit in reports if unit.checks is not None]
-    if not tallies:
-        return Verdict({}, (), b"")
-    judged = checks.judge(reduce(SuiteTally.merge, tallies))
+    judged = checks.judge(reduce(SuiteTally.merge, tallies or [checks.nothing(plan.schema)]))
     failed = [(check, judgement) for check, judgement in judged if not judgement.success]
     broken = tuple(
         _said(check, judgement) for check, judgement in failed if _stops(check, judgement, quality)
@@ -129,8 +136,8 @@ def hold_gate(quality: QualitySpec, report: RunReport, broken: Sequence[str]) ->
     """
     if broken:
         raise QualityGate(
-            f"{len(broken)} expectations failed on {report.rows.read} rows; nothing was committed:\n    "
-            + "\n    ".join(broken),
+            f"{len(broken)} expectation{'s' if len(broken) > 1 else ''} failed on {report.rows.read} rows; "
+            "nothing was committed:\n    " + "\n    ".join(broken),
             next_step="mend the input or the suite; 'on_failure: warn' or a lower severity only counts",
             report=report,
         )
@@ -148,7 +155,7 @@ def hold_gate(quality: QualitySpec, report: RunReport, broken: Sequence[str]) ->
         else f"quality.max_quarantined allows {limit:.2%}"
     )
     raise QualityGate(
-        f"{rows.quarantined} of {rows.read} rows ({share:.2%}) cannot be scored, but {rule}; "
+        f"{rows.quarantined} of {rows.read} rows ({share:.2%}) were set aside, but {rule}; "
         f"nothing was committed ({reasons})",
         next_step="mend the input, or allow more with quality.max_quarantined",
         report=report,

@@ -4,17 +4,83 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from batchinfer import source
-from batchinfer.core import Lineage, Reason, Refusals, StagedPart, WorkUnit, arrays, quarantine_schema
-from batchinfer.errors import InputError
-from batchinfer.store import PartWriter
+from batchinfer.core import (
+    Lineage,
+    Partition,
+    Reason,
+    Refusals,
+    StagedPart,
+    StagingArea,
+    WorkUnit,
+    arrays,
+    files,
+    quarantine_schema,
+)
+from batchinfer.errors import InputError, StoreError
+from batchinfer.store import PartWriter, ResultsStore
 
 PartWriterFor = Callable[[pa.Schema], PartWriter]
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A column of the input, and the field that the quarantine keeps it in."""
+
+    column: str
+    field: pa.Field
+
+
+def begin_quarantine(
+    table: ResultsStore, run_id: str, originals: Sequence[pa.Field], partitions: Sequence[Partition]
+) -> tuple[Original, ...]:
+    """Open the table, if there is one, for rows with these columns; says in which field each is kept.
+
+    A column whose type is not the one that the table has goes into one of its own, `NAME (TYPE)`: rows that are
+    set aside must stop no run, and those that were set aside before must not be lost.
+
+    Raises:
+        StoreError: the table cannot be written, or is partitioned otherwise.
+    """
+    kept = tuple(Original(field.name, field) for field in originals)
+    if not files.exists(table.path):
+        return kept
+    try:
+        table.begin(run_id, quarantine_schema(originals), partitions)
+    except StoreError as e:
+        unlike = set(e.fields.get("columns", ()))
+        if not unlike.intersection(field.name for field in originals):
+            raise
+        kept = tuple(
+            Original(
+                o.column, o.field.with_name(f"{o.column} ({o.field.type})") if o.column in unlike else o.field
+            )
+            for o in kept
+        )
+        table.begin(run_id, stored_schema(kept), partitions)
+    return kept
+
+
+def stored_schema(originals: Sequence[Original]) -> pa.Schema:
+    """The columns of a quarantine part."""
+    return quarantine_schema([original.field for original in originals])
+
+
+def staged_schema(staging: StagingArea, parts: Sequence[StagedPart]) -> pa.Schema:
+    """The columns that staged parts have: also of an earlier attempt, for which the table was another."""
+    schemas = []
+    for part in parts:
+        filesystem, path = files.locate(files.join(staging.parts, part.path))
+        with filesystem.open_input_file(path) as file:
+            schemas.append(pq.read_schema(file))
+    return pa.unify_schemas(schemas)
 
 
 class UnitQuarantine:
@@ -25,12 +91,12 @@ class UnitQuarantine:
 
     Args:
         unit: whose rows.
-        originals: the input's columns, as the quarantine holds them.
+        originals: the input's columns, and the fields that they are kept in.
         model: `name@version`, for the lineage.
         run_id: the run's id, for the lineage.
     """
 
-    def __init__(self, unit: WorkUnit, originals: Sequence[pa.Field], model: str, run_id: str) -> None:
+    def __init__(self, unit: WorkUnit, originals: Sequence[Original], model: str, run_id: str) -> None:
         self._unit = unit
         self._originals = originals
         self._model = model
@@ -55,7 +121,7 @@ class UnitQuarantine:
         """
         if not self._refused:
             return None
-        schema = quarantine_schema(self._originals)
+        schema = stored_schema(self._originals)
         writer = writer_for(schema)
         refused = {
             path: tuple(np.concatenate(pieces) for pieces in zip(*batches, strict=True))
@@ -65,7 +131,7 @@ class UnitQuarantine:
             places, codes = refused[path]
             here = codes[np.searchsorted(places, positions)]
             lineage = Lineage(self._model, self._run_id, path, arrays.from_numpy(positions))
-            columns = [_original(rows, field, path) for field in self._originals]
+            columns = [_original(rows, original, path) for original in self._originals]
             columns += [*self._why(here), *lineage.columns()]
             writer.write(pa.RecordBatch.from_arrays(columns, schema=schema))
         return writer.finish()
@@ -80,9 +146,10 @@ class UnitQuarantine:
         return texts.take(places), pa.ListArray.from_arrays(offsets, flat).take(places)
 
 
-def _original(rows: pa.RecordBatch, field: pa.Field, path: str) -> pa.Array:
+def _original(rows: pa.RecordBatch, original: Original, path: str) -> pa.Array:
     """A column of the input as the quarantine holds it; null where this file has no such column."""
-    place = rows.schema.get_field_index(field.name)
+    field = original.field
+    place = rows.schema.get_field_index(original.column)
     if place < 0:
         return pa.nulls(rows.num_rows, field.type)
     column = rows.column(place)
@@ -95,7 +162,7 @@ def _original(rows: pa.RecordBatch, field: pa.Field, path: str) -> pa.Array:
             values = column.to_pylist()  # a type that no store holds: JSON says it best
             return pa.array([None if v is None else json.dumps(v, default=str) for v in values], pa.string())
         raise InputError(
-            f"{path}: column '{field.name}' cannot be kept as {field.type} in quarantine: {e}",
+            f"{path}: column '{original.column}' cannot be kept as {field.type} in quarantine: {e}",
             path=path,
-            column=field.name,
+            column=original.column,
         ) from e

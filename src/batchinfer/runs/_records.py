@@ -7,6 +7,7 @@ import logging
 import os
 
 import pyarrow as pa
+from pyarrow import fs
 
 from batchinfer.core import files
 from batchinfer.errors import UsageError
@@ -41,10 +42,20 @@ class RunRecords:
         except FileNotFoundError:
             return None
 
+    def _files(self) -> list[fs.FileInfo]:
+        try:
+            return files.list_files(self.location)
+        except OSError as e:
+            raise UsageError(
+                f"{self.location}: no folder with records of runs: {e}",
+                next_step="point BATCHINFER_RUNS at a folder, or unset it",
+                path=self.location,
+            ) from e
+
     def all(self) -> list[RunReport]:
         """Every readable record, the latest first; a warning is logged for each file that is none."""
         records = []
-        for info in files.list_files(self.location):
+        for info in self._files():
             if info.extension == "json":
                 try:
                     records.append(self._read(files.join(self.location, info.base_name)))
@@ -58,7 +69,7 @@ class RunRecords:
         Raises:
             UsageError: none, or several.
         """
-        names = [info.base_name for info in files.list_files(self.location)]
+        names = [info.base_name for info in self._files()]
         matching = [n for n in names if n.startswith(run_id) and n.endswith(".json")]
         if len(matching) != 1:
             found = f"{len(matching)} runs begin" if matching else "no run begins"

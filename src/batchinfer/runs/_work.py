@@ -26,6 +26,7 @@ from batchinfer.core import (
 from batchinfer.errors import DigestMismatch, SpecError
 from batchinfer.model import Scorer, read_bundle
 from batchinfer.runs._plan import Plan
+from batchinfer.runs._quarantine import Original
 from batchinfer.runs._worker import Staging, Worker
 
 
@@ -44,7 +45,7 @@ class RunWork:
     transform: TransformSource | None
     key: tuple[pa.Field, ...]
     carry: tuple[pa.Field, ...]
-    originals: tuple[pa.Field, ...]
+    originals: tuple[Original, ...]
     columns: tuple[str, ...] | None
     sample: RowSample | None
     checks: Checks | None
@@ -52,7 +53,7 @@ class RunWork:
     staging: Staging
 
     @classmethod
-    def of(cls, plan: Plan, staging: Staging, checks: Checks | None) -> Self:
+    def of(cls, plan: Plan, staging: Staging, originals: tuple[Original, ...], checks: Checks | None) -> Self:
         """The work of a plan."""
         drift = plan.drift
         return cls(
@@ -63,7 +64,7 @@ class RunWork:
             transform=plan.transform.source if plan.transform is not None else None,
             key=plan.key,
             carry=plan.carry,
-            originals=plan.originals,
+            originals=originals,
             columns=plan.columns,
             sample=drift.sample(plan.rows, plan.spec.input.key) if drift is not None else None,
             checks=checks,

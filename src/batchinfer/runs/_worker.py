@@ -25,7 +25,7 @@ from batchinfer.core import (
     arrays,
     pack_rows,
 )
-from batchinfer.runs._quarantine import UnitQuarantine
+from batchinfer.runs._quarantine import Original, UnitQuarantine
 from batchinfer.store import PartWriter, intact, part_name, read_receipt, write_receipt
 
 
@@ -48,7 +48,7 @@ class Worker:
         path: the scoring path, with its loaded model.
         columns: the columns to read; None for all.
         key: the columns that name a row.
-        originals: the input's columns, as the quarantine holds them.
+        originals: the input's columns, and the fields that the quarantine keeps them in.
         sample: which of the scored rows to keep aside; None for none.
         staging: where to stage.
         blocks: how blocks of a batch are scored: see `BlockMap`.
@@ -62,7 +62,7 @@ class Worker:
         path: ScoringPath,
         columns: tuple[str, ...] | None,
         key: tuple[str, ...],
-        originals: tuple[pa.Field, ...],
+        originals: tuple[Original, ...],
         sample: RowSample | None,
         staging: Staging,
         blocks: BlockMap[Any, Any],

@@ -6,6 +6,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -112,6 +113,8 @@ def _keys_at(kind: type[BaseModel], path: list[str]) -> list[str]:
         else:
             field = getattr(current, "model_fields", {}).get(part)
             current = field.annotation if field else None
+        if get_origin(current) is UnionType:  # an optional section
+            current = next(each for each in get_args(current) if each is not type(None))
     return sorted(n for n, f in getattr(current, "model_fields", {}).items() if not f.exclude)
 
 

@@ -97,7 +97,7 @@ class ParquetStore:
         self._table = Path(self.path).resolve()  # a link is not exchanged, what it leads to is
         self._partition_by = tuple(partition_by)
         self._pipeline = pipeline
-        self._state = self._table.parent / f".{self._table.name}.batchinfer"
+        self._state = Path(_runs.parquet_state(str(self._table)))
 
     def begin(self, run_id: str, schema: pa.Schema, partitions: Sequence[Partition]) -> Fence:
         """See `Store.begin`. Writes the run's marker, which proves that the table can be written."""
@@ -105,6 +105,12 @@ class ParquetStore:
         with files.storing(self.path):
             if self._table.exists() and not self._table.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, "a file is in the folder's place", self.path)
+            if (self._table / "_delta_log").exists():
+                raise StoreError(
+                    f"{self.path}: a Delta table, whose readers would not see folders of Parquet files in it",
+                    next_step="set output.store to delta, or write to another output.path",
+                    path=self.path,
+                )
             with self._locked():
                 self._check_schema(schema)
                 tokens = {partition: self._token(partition) for partition in partitions}

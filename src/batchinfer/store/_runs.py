@@ -19,6 +19,12 @@ def absolute(path: str) -> str:
     return path if "://" in path else str(Path(path).absolute())
 
 
+def parquet_state(path: str) -> str:
+    """Where the Parquet store keeps what it knows of the table at `path`: a hidden sibling."""
+    folder, _, name = path.rstrip("/").rpartition("/")
+    return f"{folder}/.{name}.batchinfer"
+
+
 def begin(state: str, run_id: str, schema: pa.Schema) -> None:
     """Mark that the run is under way. Its age protects what the run staged earlier from a sweep.
 

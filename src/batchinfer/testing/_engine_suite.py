@@ -25,6 +25,7 @@ from batchinfer.errors import (
 from batchinfer.runs import RunReport, open_results, run
 from batchinfer.runs._job import open_quarantine
 from batchinfer.runs._plan import Plan, make_plan
+from batchinfer.runs._quarantine import begin_quarantine
 from batchinfer.runs._work import RunWork
 from batchinfer.runs._worker import Staging
 from batchinfer.source import plan_units
@@ -274,4 +275,5 @@ def _planned(spec: PipelineSpec) -> tuple[Plan, RunWork]:
     results.begin(plan.run_id, plan.result_schema, plan.partitions)
     staging = Staging(results.staging(plan.run_id), quarantine.staging(plan.run_id))
     checks = plan.suite.prepare(plan.units, spec.quality) if plan.suite is not None else None
-    return plan, RunWork.of(plan, staging, checks)
+    originals = begin_quarantine(quarantine, plan.run_id, plan.originals, plan.partitions)
+    return plan, RunWork.of(plan, staging, originals, checks)
