@@ -7,7 +7,7 @@ PIPELINE := pipelines/flight_delay
 BENCH := build/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage torture check format bench bench-peers constraints clean
+.PHONY: help setup demo test coverage torture check format bench bench-peers constraints pyfiles clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,14 @@ bench: $(INSTALLED) ## Measure a run of 10 M rows against the floor of the hardw
 	$(BIN)/python -m benchmarks.data --folder $(BENCH)
 	$(BIN)/python -m benchmarks.core --folder $(BENCH)
 	$(BIN)/python -m benchmarks.startup
+
+pyfiles: $(INSTALLED) ## Build the archive that takes batchinfer itself to Spark's workers
+	@mkdir -p build
+	@$(BIN)/python -c 'import pathlib, zipfile; root = pathlib.Path("src"); \
+		archive = zipfile.ZipFile("build/batchinfer-pyfiles.zip", "w", zipfile.ZIP_DEFLATED); \
+		[archive.write(file, file.relative_to(root)) for file in sorted(root.rglob("*.*")) \
+		if file.is_file() and file.suffix != ".pyc"]; archive.close()'
+	@echo build/batchinfer-pyfiles.zip
 
 constraints: $(INSTALLED) ## Pin the versions anew
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --python-version 3.11 \

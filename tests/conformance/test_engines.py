@@ -123,5 +123,5 @@ class TestDask(EngineConformance):
     def options(cls) -> Iterator[dict[str, Any]]:
         from distributed import LocalCluster
 
-        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
             yield {"kind": "dask", "address": cluster.scheduler_address}

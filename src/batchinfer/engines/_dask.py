@@ -77,7 +77,7 @@ class DaskEngine:
                 n_workers=workers,
                 threads_per_worker=threads,
                 processes=True,
-                dashboard_address=None,
+                dashboard_address=":0",
                 resources=resources,
             )
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from batchinfer.spec import EngineSpec
 
+_PORTS = {"spark": 7077, "sc": 15002}
+_CONNECT_SECONDS = 10
 _lock = threading.Lock()
 _users: dict[int, int] = {}
 """How many engines use a session that this process made, by the session's id: the last one stops it."""
@@ -78,12 +81,43 @@ def _make(kind: type[SparkSession], options: EngineSpec) -> SparkSession:
     if (options.remote or master).startswith("local"):
         # Spark would start whatever python3 is on the path, which need not have batchinfer.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        _check_listening(options.remote or master)
     try:
         session: SparkSession = builder.getOrCreate()
         session.conf.get("spark.master", None)  # a Connect session has not called its server before
     except Exception as e:
         raise _why(e, options.remote or master) from e
     return session
+
+
+def _check_listening(where: str) -> None:
+    """Spark itself would try for a minute, and Connect for ten, before they say that nobody is there.
+
+    Raises:
+        Transient: no host of a `spark://` or `sc://` address takes connections.
+    """
+    scheme, _, rest = where.partition("://")
+    if scheme not in _PORTS:
+        return
+    reasons = []
+    for host in rest.split(","):
+        try:
+            parts = urlsplit(f"//{host}")
+            address = parts.hostname or "", parts.port or _PORTS[scheme]
+            socket.create_connection(address, _CONNECT_SECONDS).close()
+            return
+        except (OSError, ValueError) as e:
+            reasons.append(str(e))
+    raise _unreachable(where, "; ".join(reasons))
+
+
+def _unreachable(where: str, reason: str) -> Transient:
+    return Transient(
+        f"Spark at '{where}' cannot be reached or does not start: {reason}",
+        next_step="check that it runs and that this machine may connect to it; then run again",
+        master=where,
+    )
 
 
 def _why(error: Exception, where: str) -> BatchinferError:
@@ -106,11 +140,7 @@ def _why(error: Exception, where: str) -> BatchinferError:
         return SpecError(
             f"Spark refuses engine '{where}': {first}", next_step="see docs/spark.md", found=where
         )
-    return Transient(
-        f"Spark at '{where}' cannot be reached or does not start: {first}",
-        next_step="check that it runs and that this machine may connect to it; then run again",
-        master=where,
-    )
+    return _unreachable(where, first)
 
 
 def on_this_machine(session: SparkSession) -> bool:

@@ -1,0 +1,86 @@
+"""A run's work as a value: it pickles whole, and opens one model a process."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from batchinfer.core import StagingArea
+from batchinfer.errors import SpecError, Transient
+from batchinfer.runs import run
+from batchinfer.runs._plan import Plan, make_plan
+from batchinfer.runs._work import RunWork, check_visible
+from batchinfer.runs._worker import Staging
+from batchinfer.source import plan_units
+from batchinfer.spec import EngineSpec
+
+
+@pytest.fixture
+def plan(pipeline: Any, rows: Callable[[int, int], pa.Table], monkeypatch: pytest.MonkeyPatch) -> Plan:
+    assert plan_units.__kwdefaults__ is not None
+    monkeypatch.setitem(plan_units.__kwdefaults__, "unit_rows", 100)
+    pipeline.write_input(rows(0, 800), row_group_size=100)
+    (pipeline.root / "features.py").write_text("def build(batch):\n    return batch\n")
+    spec = pipeline.spec(transform="features.py:build", **{"drift.reference": str(pipeline.input)})
+    return make_plan(spec, {"ds": "d1"})
+
+
+def staged_in(folder: Path) -> Staging:
+    areas = [StagingArea(str(folder / name), str(folder / f"{name}-receipts")) for name in ("r", "q")]
+    return Staging(*areas)
+
+
+def test_many_threads_share_one_model_and_the_load_is_told_once(plan: Plan, tmp_path: Path) -> None:
+    work = pickle.loads(pickle.dumps(RunWork.of(plan, staged_in(tmp_path / "staged"), None)))
+    reports = []
+    threads = [threading.Thread(target=lambda unit=unit: reports.append(work(unit))) for unit in plan.units]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(report.unit for report in reports) == list(range(8))
+    assert sum(report.model_loads for report in reports) == 1
+
+
+def test_a_worker_needs_neither_the_drivers_folder_nor_the_transforms_file(
+    plan: Plan, pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pipeline.root)
+    near = make_plan(
+        plan.spec.model_copy(
+            update={"input": plan.spec.input.model_copy(update={"path": os.path.relpath(pipeline.input)})}
+        ),
+        {"ds": "d1"},
+    )
+    work = pickle.dumps(RunWork.of(near, staged_in(tmp_path / "staged"), None))
+    (pipeline.root / "features.py").unlink()
+    monkeypatch.chdir("/")
+    report = pickle.loads(work)(near.units[0])
+    assert report.rows.scored == near.units[0].rows
+    assert near.units[0].slices[0].file.path.startswith("input/")
+
+
+def test_paths_of_this_machine_are_refused_where_workers_are_elsewhere(plan: Plan) -> None:
+    with pytest.raises(SpecError, match=r"(?s)input.path: .*file:///"):
+        check_visible(plan)
+
+
+@pytest.mark.parametrize("key", ["master", "remote"])
+def test_a_spark_that_is_not_there_is_transient(plan: Plan, key: str) -> None:
+    address = {"master": "spark://127.0.0.1:1", "remote": "sc://127.0.0.1:1"}[key]
+    spec = plan.spec.model_copy(update={"engine": EngineSpec.model_validate({"kind": "spark", key: address})})
+    with pytest.raises(Transient, match=r"127.0.0.1:1' cannot be reached"):
+        run(spec, {"ds": "d1"})
+
+
+def test_a_dask_scheduler_that_is_not_there_is_transient(plan: Plan) -> None:
+    spec = plan.spec.model_copy(update={"engine": EngineSpec(kind="dask", address="tcp://127.0.0.1:1")})
+    with pytest.raises(Transient, match=r"tcp://127.0.0.1:1.* cannot be reached"):
+        run(spec, {"ds": "d1"})
