@@ -11,10 +11,13 @@ from typing import Any
 
 import click
 
+from batchinfer.cli._backfill import backfill
 from batchinfer.cli._gates import drift, quality
 from batchinfer.cli._models import model
 from batchinfer.cli._options import (
+    engine_option,
     json_option,
+    logs_json,
     override_options,
     pairs,
     parameter_options,
@@ -46,18 +49,13 @@ class _Group(click.Group):
 
 def _say(ctx: click.Context, error: BatchinferError) -> None:
     report = error.fields.get("report")
-    if _logs_json(ctx):
+    if logs_json(ctx):
         run_id = report.run_id if report is not None else error.fields.get("run_id")
         _log.error("%s: %s", type(error).__name__, error, extra={"run_id": run_id})
     else:
         click.echo(f"batchinfer: {type(error).__name__}: {error}", err=True)
     if report is not None and ctx.find_root().meta.get("json"):
         click.echo(report.to_json())
-
-
-def _logs_json(ctx: click.Context) -> bool:
-    """Whether stderr holds JSON lines, so that nothing else may be written to it."""
-    return ctx.find_root().params.get("log_format") == "json"
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -83,7 +81,7 @@ def _catch_signals(ctx: click.Context) -> None:
     def interrupt(signum: int, frame: object) -> None:
         for number in caught:
             signal.signal(number, signal.SIG_DFL)
-        if not _logs_json(ctx):
+        if not logs_json(ctx):
             os.write(2, b"batchinfer: stopping; once more stops at once\n")
         raise KeyboardInterrupt
 
@@ -171,7 +169,7 @@ def plan(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...],
 @pipeline_argument
 @parameter_options
 @override_options
-@click.option("--engine", help="Override engine.kind.")
+@engine_option
 @json_option
 def run(
     pipeline: str,
@@ -185,7 +183,7 @@ def run(
     from batchinfer.cli._progress import open_progress
     from batchinfer.runs import run as run_pipeline
 
-    quiet = _logs_json(click.get_current_context())
+    quiet = logs_json(click.get_current_context())
     progress = None if quiet else open_progress()
     name, given = pipeline, dict[str, str]()
     try:
@@ -205,6 +203,9 @@ def run(
         _render.report(report, err=as_json)
     if as_json:
         click.echo(report.to_json())
+
+
+main.add_command(backfill)
 
 
 @main.command()

@@ -66,15 +66,23 @@ class SuitePlan:
         return SuiteChecks(checks, quarantines=quality.on_failure == "quarantine")
 
 
-def load_checks(spec: PipelineSpec, schema: pa.Schema) -> SuitePlan | None:
-    """The spec's suite, compiled for an input of `schema`; None where the spec names none.
+def read_suite(spec: PipelineSpec) -> Suite | None:
+    """The spec's suite; None where the spec names none.
 
     Raises:
-        SpecError: the suite cannot be read, or does not fit the input; names file, expectation and column.
+        SpecError: it cannot be read; names file and expectation.
     """
-    if spec.suite_file is None:
+    return None if spec.suite_file is None else load_suite(spec.suite_file)
+
+
+def plan_checks(suite: Suite | None, schema: pa.Schema) -> SuitePlan | None:
+    """A suite, compiled for an input of `schema`.
+
+    Raises:
+        SpecError: it does not fit the input; names file, expectation and column.
+    """
+    if suite is None:
         return None
-    suite = load_suite(spec.suite_file)
     compiled, uncompiled = compile_suite(suite, schema)
     return SuitePlan(suite, tuple(compiled), tuple(uncompiled), schema)
 
