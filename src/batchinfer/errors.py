@@ -5,6 +5,7 @@
     ├── SpecError                       exit 2   the pipeline spec is wrong
     ├── MissingExtra                    exit 2   a package that an extra installs is absent
     ├── InputError                      exit 2   the input is not what the pipeline takes
+    │   └── NoInput                              there is nothing at the input's path
     ├── TransformError                  exit 2   the pipeline's transform broke its contract
     ├── ModelError                      exit 2   a bundle, registry or graph is unusable
     │   └── DigestMismatch                       the bundle is not the one that was added
@@ -40,6 +41,7 @@ __all__ = [
     "LedgerError",
     "MissingExtra",
     "ModelError",
+    "NoInput",
     "QualityGate",
     "RunFailed",
     "SpecError",
@@ -103,6 +105,10 @@ class InputError(BatchinferError):
     """The input is not what the pipeline takes: names the file, column, row or value."""
 
     exit_code = 2
+
+
+class NoInput(InputError):
+    """There is no Parquet file at the input's path: it has not come yet, or the path is wrong."""
 
 
 class TransformError(BatchinferError):

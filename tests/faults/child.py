@@ -1,6 +1,6 @@
 """Runs a pipeline in a process of its own, and dies at a named step: see `STEPS`.
 
-python child.py PIPELINE.yaml [--die-at STEP | --say-when-ready]
+python child.py PIPELINE.yaml [--die-at STEP | --say-when-ready] [--backfill START END [--jobs N]]
 
 A child that is not done in time says where each of its threads is, and ends: nobody waits for it for ever.
 """
@@ -17,11 +17,12 @@ import argparse
 import os
 import signal
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import batchinfer
 from batchinfer.core import files
-from batchinfer.runs import _job, _records, _worker
+from batchinfer.runs import _job, _records, _worker, backfill
 from batchinfer.source import plan_units
 from batchinfer.store import _parts
 
@@ -98,6 +99,8 @@ def main() -> None:
     parser.add_argument("spec")
     parser.add_argument("--die-at", choices=STEPS)
     parser.add_argument("--say-when-ready", action="store_true")
+    parser.add_argument("--backfill", nargs=2, type=date.fromisoformat)
+    parser.add_argument("--jobs", type=int)
     arguments = parser.parse_args()
     plan_units.__kwdefaults__.update(unit_rows=UNIT_ROWS)  # type: ignore[union-attr]
     if arguments.die_at:
@@ -105,7 +108,11 @@ def main() -> None:
     spec = batchinfer.load_spec(arguments.spec)
     if arguments.say_when_ready:
         print("ready", flush=True)
-    batchinfer.run(spec, {"ds": "d1"})
+    if arguments.backfill:
+        start, end = arguments.backfill
+        backfill(spec, start, end, jobs=arguments.jobs)
+    else:
+        batchinfer.run(spec, {"ds": "d1"})
 
 
 if __name__ == "__main__":

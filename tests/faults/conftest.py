@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from batchinfer.runs import RunRecords, RunReport, open_results, read_drift, run
+from batchinfer.runs import RunRecords, RunReport, _job, open_results, read_drift, run
 from batchinfer.source import plan_units
 from batchinfer.spec import load_spec
 
@@ -97,16 +99,16 @@ class Child:
             text=True,
         )
 
-    def killed_at(self, step: str) -> int:
+    def killed_at(self, step: str, *arguments: str) -> int:
         """Run until `step`, where the process kills itself as `kill -9` does; returns its exit status."""
-        process = self.start("--die-at", step)
+        process = self.start("--die-at", step, *arguments)
         out, err = process.communicate()
         assert process.returncode in {0, -signal.SIGKILL}, out + err
         return process.returncode
 
-    def killed_after(self, seconds: float) -> int:
+    def killed_after(self, seconds: float, *arguments: str) -> int:
         """Run, and kill after so many seconds from its start (of work, not of imports)."""
-        process = self.start("--say-when-ready")
+        process = self.start("--say-when-ready", *arguments)
         assert process.stdout is not None
         said = process.stdout.readline()
         try:
@@ -142,6 +144,22 @@ def faulty(
         },
     )
     return Child(spec_file, dict(os.environ))
+
+
+@pytest.fixture
+def hold_commits(monkeypatch: pytest.MonkeyPatch) -> Callable[[threading.Barrier], None]:
+    """Make every commit of results wait at a barrier, so that all have planned before the first commits."""
+
+    def hold(barrier: threading.Barrier) -> None:
+        commit = _job._commit
+
+        def held(*arguments: Any) -> int:
+            barrier.wait(30)
+            return commit(*arguments)
+
+        monkeypatch.setattr(_job, "_commit", held)
+
+    return hold
 
 
 def rerun(child: Child) -> RunReport:

@@ -32,22 +32,6 @@ def rows_by_run(child: Child) -> dict[str, int]:
     return dict(Counter(found.column("_run_id").to_pylist()))
 
 
-@pytest.fixture
-def hold_commits(monkeypatch: pytest.MonkeyPatch) -> Callable[[threading.Barrier], None]:
-    """Make every commit of results wait at a barrier, so that all have planned before the first commits."""
-
-    def hold(barrier: threading.Barrier) -> None:
-        commit = _job._commit
-
-        def held(*arguments: Any) -> int:
-            barrier.wait(30)
-            return commit(*arguments)
-
-        monkeypatch.setattr(_job, "_commit", held)
-
-    return hold
-
-
 def test_of_two_racing_runs_one_wins_and_the_other_is_refused(
     faulty: Child, hold_commits: Callable[[threading.Barrier], None]
 ) -> None:

@@ -107,12 +107,12 @@ def cell(name: str, row: int, value: Any) -> Change:
 
 
 def test_a_path_that_is_not_there_is_named_with_what_is_there_instead(world: World) -> None:
-    world.refuses(ds="d9", says=("InputError", "ds=d9", "no such file or folder", "ds=d1"))
+    world.refuses(ds="d9", says=("NoInput", "ds=d9", "no such file or folder", "ds=d1"))
 
 
 def test_an_empty_folder_is_named(world: World) -> None:
     (world.pipeline.input / "ds=d8").mkdir()
-    world.refuses(ds="d8", says=("InputError", "ds=d8", "no Parquet file", "nothing"))
+    world.refuses(ds="d8", says=("NoInput", "ds=d8", "no Parquet file", "nothing"))
 
 
 def test_a_folder_of_other_files_is_named_with_what_it_holds(world: World) -> None:
@@ -120,7 +120,7 @@ def test_a_folder_of_other_files_is_named_with_what_it_holds(world: World) -> No
     folder.mkdir()
     (folder / "rows.csv").write_text("id\n1\n")
     (folder / "_SUCCESS").touch()
-    world.refuses(ds="d8", says=("InputError", "no Parquet file", "rows.csv"))
+    world.refuses(ds="d8", says=("NoInput", "no Parquet file", "rows.csv"))
 
 
 @pytest.mark.parametrize(
@@ -631,7 +631,7 @@ def test_a_folder_of_foreign_files_is_never_replaced(world: World, rows: Rows, t
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["-p", "ds=d9"], 2, ("InputError", "ds=d9")),
+        (["-p", "ds=d9"], 2, ("NoInput", "ds=d9")),
         (["-p", "ds=d1", "--set", "modle=a"], 2, ("SpecError", "did you mean 'model'?")),
         (
             ["-p", "ds=d1", "--set", "input.key=[note]", "--set", "output.carry=[]"],

@@ -38,7 +38,7 @@ def staged_in(folder: Path) -> Staging:
 
 
 def test_many_threads_share_one_model_and_the_load_is_told_once(plan: Plan, tmp_path: Path) -> None:
-    work = pickle.loads(pickle.dumps(RunWork.of(plan, staged_in(tmp_path / "staged"), None)))
+    work = pickle.loads(pickle.dumps(RunWork.of(plan, staged_in(tmp_path / "staged"), (), None)))
     reports = []
     threads = [threading.Thread(target=lambda unit=unit: reports.append(work(unit))) for unit in plan.units]
     for thread in threads:
@@ -59,7 +59,7 @@ def test_a_worker_needs_neither_the_drivers_folder_nor_the_transforms_file(
         ),
         {"ds": "d1"},
     )
-    work = pickle.dumps(RunWork.of(near, staged_in(tmp_path / "staged"), None))
+    work = pickle.dumps(RunWork.of(near, staged_in(tmp_path / "staged"), (), None))
     (pipeline.root / "features.py").unlink()
     monkeypatch.chdir("/")
     report = pickle.loads(work)(near.units[0])

@@ -11,10 +11,13 @@ from typing import Any
 
 import click
 
+from batchinfer.cli._backfill import backfill
 from batchinfer.cli._gates import drift, quality
 from batchinfer.cli._models import model
 from batchinfer.cli._options import (
+    engine_option,
     json_option,
+    logs_json,
     override_options,
     pairs,
     parameter_options,
@@ -46,18 +49,13 @@ class _Group(click.Group):
 
 def _say(ctx: click.Context, error: BatchinferError) -> None:
     report = error.fields.get("report")
-    if _logs_json(ctx):
+    if logs_json(ctx):
         run_id = report.run_id if report is not None else error.fields.get("run_id")
         _log.error("%s: %s", type(error).__name__, error, extra={"run_id": run_id})
     else:
         click.echo(f"batchinfer: {type(error).__name__}: {error}", err=True)
     if report is not None and ctx.find_root().meta.get("json"):
         click.echo(report.to_json())
-
-
-def _logs_json(ctx: click.Context) -> bool:
-    """Whether stderr holds JSON lines, so that nothing else may be written to it."""
-    return ctx.find_root().params.get("log_format") == "json"
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -84,7 +82,7 @@ def _catch_signals(ctx: click.Context) -> None:
     def interrupt(signum: int, frame: object) -> None:
         for number in caught:
             signal.signal(number, signal.SIG_DFL)
-        if not _logs_json(ctx):
+        if not logs_json(ctx):
             os.write(2, b"batchinfer: stopping; once more stops at once\n")
         raise KeyboardInterrupt
 
@@ -145,7 +143,7 @@ def demo(pipeline: str) -> None:
 def check(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Check a pipeline: spec, model and transform; with -p, its input too. Writes nothing."""
     from batchinfer.cli import _render
-    from batchinfer.runs import load_model, load_suite, load_transform, make_plan
+    from batchinfer.runs import load_model, load_transform, make_plan, read_suite
     from batchinfer.spec import parameters_of
 
     spec = read_spec(pipeline, overrides)
@@ -154,7 +152,7 @@ def check(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...]
         _render.plan(make_plan(spec, given))
     else:
         load_transform(spec)
-        load_suite(spec)
+        read_suite(spec)
         _render.model(load_model(spec).bundle)
         names = " ".join(f"-p {name}=VALUE" for name in parameters_of(spec.input.path))
         click.echo(f"ok; pass {names} to check an input too")
@@ -178,7 +176,7 @@ def plan(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...],
 @pipeline_argument
 @parameter_options
 @override_options
-@click.option("--engine", help="Override engine.kind.")
+@engine_option
 @json_option
 def run(
     pipeline: str,
@@ -192,7 +190,7 @@ def run(
     from batchinfer.cli._progress import open_progress
     from batchinfer.runs import run as run_pipeline
 
-    quiet = _logs_json(click.get_current_context())
+    quiet = logs_json(click.get_current_context())
     progress = None if quiet else open_progress()
     name, given = pipeline, dict[str, str]()
     try:
@@ -212,6 +210,9 @@ def run(
         _render.report(report, err=as_json)
     if as_json:
         click.echo(report.to_json())
+
+
+main.add_command(backfill)
 
 
 @main.command()

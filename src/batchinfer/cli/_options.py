@@ -20,6 +20,8 @@ override_options = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the spec."
 )
 
+engine_option = click.option("--engine", help="Override engine.kind.")
+
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--json`, remembered for the error that a command may end with."""
@@ -31,6 +33,11 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, callback=remember, help="Print JSON on stdout.")(
         command
     )
+
+
+def logs_json(ctx: click.Context) -> bool:
+    """Whether stderr holds JSON lines, so that nothing else may be written to it."""
+    return ctx.find_root().params.get("log_format") == "json"
 
 
 def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:

@@ -281,10 +281,10 @@ def explanation(found: Explanation) -> None:
     )
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, err: bool = False) -> None:
     """Columns wide enough for their content, numbers to the right; no row is cut, so that it can be piped."""
     if not rows:
-        click.echo("none")
+        click.echo("none", err=err)
         return
     widths = [max(len(row[i]) for row in [headers, *rows]) for i in range(len(headers))]
     numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(headers))]
@@ -296,9 +296,9 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         ]
         return "  ".join(padded).rstrip()
 
-    click.echo(click.style(line(headers), bold=True))
+    click.echo(click.style(line(headers), bold=True), err=err)
     for row in rows:
-        click.echo(line(row))
+        click.echo(line(row), err=err)
 
 
 def _is_number(text: str) -> bool:

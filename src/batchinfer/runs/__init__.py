@@ -1,4 +1,4 @@
-"""The composition root: models and their references, plan, batch job, run records, and explaining a row."""
+"""The composition root: models and their references, plan, batch job, backfill, run records, explaining a row."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from batchinfer.runs._drift import SAMPLE, drift_path, read_drift
 from batchinfer.runs._explain import Explanation, explain
 from batchinfer.runs._job import Progress, find_rows, open_quarantine, open_results, run
 from batchinfer.runs._plan import Plan, load_model, load_transform, make_plan
-from batchinfer.runs._quality import VALIDATION, load_suite
+from batchinfer.runs._quality import VALIDATION, read_suite
 from batchinfer.runs._records import RunRecords
 from batchinfer.runs._report import RunReport
 
 if TYPE_CHECKING:
+    from batchinfer.runs._backfill import BackfillProgress, backfill
+    from batchinfer.runs._backfill_report import BackfillReport, DayReport
     from batchinfer.runs._docs import read_validation, write_docs
     from batchinfer.runs._drift_pages import DriftPages, drift_history, write_drift_pages
     from batchinfer.runs._models import add_model
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = [
     "SAMPLE",
     "VALIDATION",
+    "BackfillProgress",
+    "BackfillReport",
+    "DayReport",
     "DriftPages",
     "Explanation",
     "Plan",
@@ -28,17 +33,18 @@ __all__ = [
     "RunRecords",
     "RunReport",
     "add_model",
+    "backfill",
     "drift_history",
     "drift_path",
     "explain",
     "find_rows",
     "load_model",
-    "load_suite",
     "load_transform",
     "make_plan",
     "open_quarantine",
     "open_results",
     "read_drift",
+    "read_suite",
     "read_validation",
     "run",
     "write_docs",
@@ -46,6 +52,8 @@ __all__ = [
 ]
 
 _WHEN_USED = {
+    "_backfill": ("BackfillProgress", "backfill"),
+    "_backfill_report": ("BackfillReport", "DayReport"),
     "_docs": ("read_validation", "write_docs"),
     "_drift_pages": ("DriftPages", "drift_history", "write_drift_pages"),
     "_models": ("add_model",),

@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
-from functools import reduce
+from functools import partial, reduce
 from operator import and_
 from typing import Protocol
 
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 
 from batchinfer.core import (
     CommitInfo,
+    Engine,
     Fence,
     UnitReport,
     check_ledger,
@@ -88,13 +90,34 @@ def run(
             their commit failed, as that of the quarantined rows. Running again makes either good.
     """
     started = time.perf_counter()
-    plan = make_plan(spec, parameters or {})
-    records = RunRecords()
+    return run_plan(make_plan(spec, parameters or {}), progress=progress, started=started)
+
+
+def run_plan(
+    plan: Plan,
+    *,
+    progress: Progress | None = None,
+    started: float | None = None,
+    force: bool = False,
+    engine: Engine | None = None,
+) -> RunReport:
+    """Do what a plan says; see `run`.
+
+    Args:
+        plan: made for this run alone.
+        progress: told how the run gets on.
+        started: when the run's time began, by `time.perf_counter`; None for now.
+        force: score all units again, also those that are staged or whose rows readers see.
+        engine: an engine that several runs share, of the spec's kind; None opens one for this run.
+    """
+    started = time.perf_counter() if started is None else started
+    spec, records = plan.spec, RunRecords()
     report = _first_report(plan)
     records.write(report)
     _log.info("planned %d rows in %d units", plan.rows, len(plan.units), extra={"run_id": plan.run_id})
     try:
-        report, finish = _work_and_commit(plan, report, started, records, progress or _Silent())
+        work = partial(_work, plan, progress or _Silent(), engine)
+        report, finish = _work_and_commit(plan, report, started, records, work, force=force)
         # From here on readers see the results. A kill or an error before the end is made good by a rerun.
         finish()
         report = _timed(report, time.perf_counter() - started).with_(status="done")
@@ -125,53 +148,82 @@ def run(
     return report
 
 
+def standing(plan: Plan) -> RunReport | None:
+    """What the run said that did this very work, where readers see its rows; else None. Changes nothing.
+
+    None too where such a run has not come to its end: `run_plan` finds its rows, and does the rest.
+    """
+    results = open_results(plan.spec, plan.output_path)
+    found = results.committed(plan.run_id, plan.partitions)
+    if found is None or files.exists(results.staging(plan.run_id).receipts):
+        return None
+    return _as_committed(plan, _first_report(plan), found).with_(status="done")
+
+
+def _as_committed(plan: Plan, report: RunReport, found: tuple[int, CommitInfo]) -> RunReport:
+    version, info = found
+    done = RunReport.from_dict(info.report)
+    return report.with_(
+        rows=done.rows,
+        units={"total": len(plan.units), "reused": len(plan.units)},
+        quality=done.quality,
+        drift=done.drift,
+        model_loads=done.model_loads,
+        table_version=version,
+    )
+
+
 def _work_and_commit(
-    plan: Plan, report: RunReport, started: float, records: RunRecords, progress: Progress
+    plan: Plan,
+    report: RunReport,
+    started: float,
+    records: RunRecords,
+    work: Callable[[Staging, tuple[Original, ...]], tuple[list[UnitReport], SuiteChecks | None]],
+    *,
+    force: bool,
 ) -> tuple[RunReport, Callable[[], None]]:
     """Go as far as the results' commit. Returns the report with its version, and what is left to be done."""
     results = open_results(plan.spec, plan.output_path)
     quarantine = open_quarantine(plan.spec, plan.output_path)
     fence = results.begin(plan.run_id, plan.result_schema, plan.partitions)
     staging = Staging(results.staging(plan.run_id), quarantine.staging(plan.run_id))
-    if (found := results.committed(plan.run_id, plan.partitions)) is not None:
-        version, info = found
-        done = RunReport.from_dict(info.report)
-        reports = _receipts(plan, staging)
-        report = report.with_(
-            rows=done.rows,
-            units={"total": len(plan.units), "reused": len(plan.units)},
-            quality=done.quality,
-            drift=done.drift,
-            model_loads=done.model_loads,
-        )
-    else:
-        originals = begin_quarantine(quarantine, plan.run_id, plan.originals, plan.partitions)
-        reports, checks = _work(plan, staging, originals, progress)
-        check_ledger(plan.units, reports)
-        report = _summed(report, reports, started)
-        if any(unit.quarantine for unit in reports):
-            # Marks the parts as this run's, so that a sweep finds them should the run end here.
-            quarantine.begin(plan.run_id, stored_schema(originals), plan.partitions)
-        report = _judge(plan, report, reports, checks, records)
-        version = _commit(results, fence, reports, report)
-    committed = report.with_(table_version=version)
 
-    def finish() -> None:
-        _commit_quarantine(plan, quarantine, reports, committed)
+    def finish(committed: RunReport, reports: Sequence[UnitReport], *, again: bool = False) -> None:
+        _commit_quarantine(plan, quarantine, reports, committed, again)
         keep_drift(plan.output_path, committed)
         files.delete(staging.results.receipts)
 
-    return committed, finish
+    if (found := results.committed(plan.run_id, plan.partitions)) is not None:
+        committed, reports = _as_committed(plan, report, found), _receipts(plan, staging)
+        if not force:
+            return committed, partial(finish, committed, reports)
+        finish(committed, reports)  # while there are the receipts that it may still take
+    if force:
+        files.delete(staging.results.receipts)
+    originals = begin_quarantine(quarantine, plan.run_id, plan.originals, plan.partitions)
+    reports, checks = work(staging, originals)
+    check_ledger(plan.units, reports)
+    report = _summed(report, reports, started)
+    if any(unit.quarantine for unit in reports):
+        # Marks the parts as this run's, so that a sweep finds them should the run end here.
+        quarantine.begin(plan.run_id, stored_schema(originals), plan.partitions)
+    report = _judge(plan, report, reports, checks, records)
+    committed = report.with_(table_version=_commit(results, fence, reports, report))
+    return committed, partial(finish, committed, reports, again=force)
 
 
 def _work(
-    plan: Plan, staging: Staging, originals: tuple[Original, ...], progress: Progress
+    plan: Plan,
+    progress: Progress,
+    shared: Engine | None,
+    staging: Staging,
+    originals: tuple[Original, ...],
 ) -> tuple[list[UnitReport], SuiteChecks | None]:
     checks = plan.suite.prepare(plan.units, plan.spec.quality) if plan.suite is not None else None
     work = RunWork.of(plan, staging, originals, checks)
     progress.planned(plan)
     try:
-        with open_engine(plan.spec.engine) as engine:
+        with open_engine(plan.spec.engine) if shared is None else nullcontext(shared) as engine:
             if engine.blocks is not None:
                 worker = work.worker(plan.scorer, plan.transform, engine.blocks, progress.rows)
                 return list(engine.map(worker, plan.units)), checks
@@ -240,6 +292,7 @@ def _commit_quarantine(
     quarantine: ResultsStore,
     reports: Sequence[UnitReport],
     report: RunReport,
+    again: bool,
 ) -> None:
     """Replace the same partitions of the quarantine table; there is none until a first row is refused."""
     parts = [(unit.partition, unit.quarantine) for unit in reports if unit.quarantine is not None]
@@ -247,7 +300,7 @@ def _commit_quarantine(
         return
     if len(reports) != len(plan.units):
         return  # found committed, and an earlier attempt came to the end of this
-    if quarantine.committed(plan.run_id, plan.partitions) is not None:
+    if not again and quarantine.committed(plan.run_id, plan.partitions) is not None:
         return
     if parts:
         schema = staged_schema(quarantine.staging(plan.run_id), [part for _, part in parts])

@@ -22,8 +22,9 @@ from batchinfer.core import (
 )
 from batchinfer.errors import InputError, SpecError, UsageError
 from batchinfer.model import Registry, Scorer
+from batchinfer.quality import Suite
 from batchinfer.runs._drift import DriftPlan, load_drift
-from batchinfer.runs._quality import SuitePlan, load_checks
+from batchinfer.runs._quality import SuitePlan, plan_checks, read_suite
 from batchinfer.spec import PipelineSpec, fill_parameters, parameters_of
 
 _OWN_COLUMNS = {EXPECTATIONS, REASON, *(field.name for field in LINEAGE)}
@@ -66,30 +67,58 @@ class Plan:
         return sum(file.rows for file in self.inputs)
 
 
-def make_plan(spec: PipelineSpec, parameters: Mapping[str, str]) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What all runs of one spec share: loaded once, and the same for each, whatever becomes of its files."""
+
+    transform: Transform | None
+    scorer: Scorer
+    suite: Suite | None
+    drift: DriftPlan | None
+    spec_digest: str
+
+
+def load(spec: PipelineSpec) -> Loaded:
+    """Load what a spec names, but the input.
+
+    Raises:
+        SpecError, ModelError, TransformError: one of them does not exist, or cannot be loaded.
+        InputError: the reference of drift cannot be read or scored.
+    """
+    transform = load_transform(spec)
+    scorer = load_model(spec)
+    return Loaded(transform, scorer, read_suite(spec), load_drift(spec, scorer), spec.digest())
+
+
+def make_plan(spec: PipelineSpec, parameters: Mapping[str, str], loaded: Loaded | None = None) -> Plan:
     """Plan a run: read the inputs' footers, hold their columns against the model, cut the work into units.
+
+    Args:
+        spec: the pipeline.
+        parameters: values for the `{…}` blanks of the spec.
+        loaded: what `load` gave for this spec, where several runs share it.
 
     Raises:
         UsageError: a parameter is missing, unknown or empty, or contradicts the folders of the input.
         SpecError: the transform, the suite, the reference or a partition column does not exist.
         ModelError: no such model, or it cannot be loaded.
-        InputError: no input, or it is not what the pipeline takes.
+        NoInput: there is nothing to score.
+        InputError: the input is not what the pipeline takes.
     """
-    _check_parameters(spec, parameters)
+    check_parameters(spec, parameters)
     if spec.alerts.webhook is not None:
         from batchinfer.drift import check_webhook
 
         check_webhook(spec.alerts.webhook)
     input_path = fill_parameters(spec.input.path, parameters, key="input.path")
     output_path = fill_parameters(spec.output.path, parameters, key="output.path")
-    transform = load_transform(spec)
-    scorer = load_model(spec)
+    loaded = loaded or load(spec)
+    transform, scorer, drift = loaded.transform, loaded.scorer, loaded.drift
     found = source.discover(input_path)
     key, carry = source.kept_fields(found, spec.input.key, spec.output.carry)
-    suite = load_checks(spec, source.schema_of(found))
+    suite = plan_checks(loaded.suite, source.schema_of(found))
     checked = suite.columns if suite is not None else ()
     source.check_columns(found, checked, lambda types: None)
-    drift = load_drift(spec, scorer)
     columns = None
     if transform is None:
         source.check_columns(found, scorer.columns, scorer.check_columns)
@@ -101,7 +130,7 @@ def make_plan(spec: PipelineSpec, parameters: Mapping[str, str]) -> Plan:
         run_id=run_id(
             pipeline=spec.name,
             parameters=parameters,
-            spec_digest=spec.digest() + (drift.digest if drift is not None else ""),
+            spec_digest=loaded.spec_digest + (drift.digest if drift is not None else ""),
             model_digest=scorer.bundle.manifest.digest,
             inputs=[file.input for file in found.files],
         ),
@@ -141,7 +170,12 @@ def load_transform(spec: PipelineSpec) -> Transform | None:
     return Transform.load(spec.transform_file, spec.transform)
 
 
-def _check_parameters(spec: PipelineSpec, parameters: Mapping[str, str]) -> None:
+def check_parameters(spec: PipelineSpec, parameters: Mapping[str, str]) -> None:
+    """Hold the parameters' names and values against the spec.
+
+    Raises:
+        UsageError: the spec has no such parameter, or its value is empty.
+    """
     known = {
         *parameters_of(spec.input.path),
         *parameters_of(spec.output.path),

@@ -22,12 +22,12 @@ from batchinfer.quality import (
     SuiteChecks,
     SuiteTally,
     compile_suite,
+    load_suite,
     refuses,
     run_foreign,
     survey,
     validation_result,
 )
-from batchinfer.quality import load_suite as read_suite
 from batchinfer.runs._report import RunReport
 from batchinfer.spec import PipelineSpec, QualitySpec
 
@@ -66,22 +66,21 @@ class SuitePlan:
         return SuiteChecks(checks, quarantines=quality.on_failure == "quarantine")
 
 
-def load_suite(spec: PipelineSpec) -> Suite | None:
-    """The spec's suite; None where it names none.
+def read_suite(spec: PipelineSpec) -> Suite | None:
+    """The spec's suite; None where the spec names none.
 
     Raises:
-        SpecError: the suite cannot be read, or an expectation is wrong in itself.
+        SpecError: it cannot be read; names file and expectation.
     """
-    return None if spec.suite_file is None else read_suite(spec.suite_file)
+    return None if spec.suite_file is None else load_suite(spec.suite_file)
 
 
-def load_checks(spec: PipelineSpec, schema: pa.Schema) -> SuitePlan | None:
-    """The spec's suite, compiled for an input of `schema`; None where the spec names none.
+def plan_checks(suite: Suite | None, schema: pa.Schema) -> SuitePlan | None:
+    """A suite, compiled for an input of `schema`.
 
     Raises:
-        SpecError: the suite cannot be read, or does not fit the input; names file, expectation and column.
+        SpecError: it does not fit the input; names file, expectation and column.
     """
-    suite = load_suite(spec)
     if suite is None:
         return None
     compiled, uncompiled = compile_suite(suite, schema)

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 from pyarrow import fs
 
 from batchinfer.core import InputFile, files
-from batchinfer.errors import InputError, Transient
+from batchinfer.errors import InputError, NoInput, Transient
 from batchinfer.source._footer import SHOWN, SourceFile, read_footers, reason_of, unreadable
 
 _SUFFIXES = (".parquet", ".parq")
@@ -33,9 +33,10 @@ def discover(path: str) -> Discovered:
     Names that start with `_` or `.` are skipped, folders too, as every reader of Parquet folders does.
 
     Raises:
-        InputError: no such path, no Parquet file in it, or files that are not whole; names them all. Also a
-            folder of a table format with a log of its own: among its files are some that readers of the
-            table do not see, and their rows would be scored too.
+        NoInput: no such path, or no Parquet file in it.
+        InputError: files that are not whole; names them all. Also a folder of a table format with a log of
+            its own: among its files are some that readers of the table do not see, and their rows would be
+            scored too.
     """
     _refuse_secrets(path)
     filesystem, inner = files.locate(path)
@@ -63,7 +64,7 @@ def discover(path: str) -> Discovered:
     parquet = [i for i in found if _is_parquet(i.base_name)]
     if not parquet:
         others = _some([i.base_name for i in found])
-        raise InputError(
+        raise NoInput(
             f"{path}: no Parquet file in this folder (it holds {others})",
             next_step="check the run's parameters, and that the files are named *.parquet",
             path=path,
@@ -146,7 +147,7 @@ def _refuse_broken_links(folder: str, files_found: int) -> None:
         raise unreadable(bad, files_found + len(bad))
 
 
-def _no_such_path(path: str, filesystem: fs.FileSystem, inner: str) -> InputError:
+def _no_such_path(path: str, filesystem: fs.FileSystem, inner: str) -> NoInput:
     """Say how far the path exists, and what lies where it ends."""
     missing = PurePosixPath(inner)
     parent = missing.parent
@@ -162,7 +163,7 @@ def _no_such_path(path: str, filesystem: fs.FileSystem, inner: str) -> InputErro
         near = f"; {where} is a file, not a folder"
     else:
         near = ""
-    return InputError(
+    return NoInput(
         f"{path}: no such file or folder{near}",
         next_step="check input.path and the run's parameters",
         path=path,

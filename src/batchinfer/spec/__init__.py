@@ -2,6 +2,7 @@
 
 from batchinfer.spec._parse import load_spec, parse_spec, validate
 from batchinfer.spec._pipeline import (
+    AlertsSpec,
     DriftSpec,
     EngineSpec,
     InputSpec,
@@ -13,6 +14,7 @@ from batchinfer.spec._template import fill_parameters, parameters_of
 from batchinfer.spec._yaml import read_yaml
 
 __all__ = [
+    "AlertsSpec",
     "DriftSpec",
     "EngineSpec",
     "InputSpec",

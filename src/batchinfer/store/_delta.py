@@ -30,7 +30,15 @@ from batchinfer.core import (
 )
 from batchinfer.errors import BatchinferError, CommitUnknown, StoreError, Transient
 from batchinfer.store import _rules, _runs
-from batchinfer.store._delta_log import METADATA, Entry, entries, entry_of, history_row, referenced_paths
+from batchinfer.store._delta_log import (
+    METADATA,
+    Entry,
+    commits,
+    entries,
+    entry_of,
+    history_row,
+    referenced_paths,
+)
 
 _CONFLICTS = 30
 
@@ -87,7 +95,9 @@ class DeltaStore:
                 schema = _delta_schema(_runs.schema_of(self._state, info.run_id), self._partition_by)
                 table = self._open() or self._create(schema)
                 self._check(table, schema)
-                self._widen(table, schema)
+                if not self._widen(table, schema):
+                    _wait_a_little(attempt)
+                    continue
                 if (standing := self._standing(table, fence, info.run_id)) is not None:
                     return standing
                 _runs.check_present(self.path, parts)
@@ -116,7 +126,7 @@ class DeltaStore:
                     run_id=info.run_id,
                 ) from error
             # Someone else's commit went first and left our partitions alone: the fence still holds.
-            time.sleep(random.uniform(0, min(1.0, 0.005 * 2**attempt)))
+            _wait_a_little(attempt)
         raise Transient(
             f"{self.path}: {_CONFLICTS} commits of others went first; nothing was changed",
             next_step="run again: staged units are reused",
@@ -134,7 +144,7 @@ class DeltaStore:
         """See `StoreHistory.history`. Commits of other writers are told too, with run_id None."""
         with self._translated("read the history of"):
             table = self._open()
-            told = table.history(limit) if table is not None else []
+            told = commits(table, limit) if table is not None else []
         return [history_row(raw) for raw in told]
 
     def sweep(self, older_than_seconds: float, *, dry_run: bool) -> list[str]:
@@ -196,11 +206,17 @@ class DeltaStore:
             _rules.check_partition_columns(self.path, self._partition_by, found)
             _rules.check_schema(self.path, _types(schema), _types(table.schema()), widens=self._widens)
 
-    def _widen(self, table: Any, schema: Any) -> None:
-        """Add the columns that the table lacks. Without rows in them nothing changes for its readers."""
+    def _widen(self, table: Any, schema: Any) -> bool:
+        """Add the columns that the table lacks. Without rows in them nothing changes for its readers.
+
+        Returns whether it has them now; not where another writer changed the table first.
+        """
         held = _types(table.schema())
-        if new := [field for field in schema.fields if field.name not in held]:
-            table.alter.add_columns(new)
+        new = [field for field in schema.fields if field.name not in held]
+        error = _try(lambda: table.alter.add_columns(new)) if new else None
+        if error is not None and not _is_conflict(error):
+            raise error
+        return error is None
 
     def _transact(self, table: Any, actions: list[Any], properties: Any) -> None:
         table.create_write_transaction(
@@ -333,7 +349,7 @@ def _stands(table: Any, entry: Entry, partition: Partition) -> bool:
     if all(_rules.is_part_of(entry.info.run_id, unquote(row["path"])) for row in active):
         return True
     later = table.version() - entry.version
-    since = table.history(later) if later else []
+    since = commits(table, later) if later else []
     return all(raw["operation"] == "OPTIMIZE" or entry_of(raw) is not None for raw in since)
 
 
@@ -361,6 +377,11 @@ def _try(commit: Any) -> Exception | None:
     except Exception as e:
         return e
     return None
+
+
+def _wait_a_little(attempt: int) -> None:
+    """Let others go first, by chance and longer each time, so that writers who met do not meet again."""
+    time.sleep(random.uniform(0, min(1.0, 0.005 * 2**attempt)))
 
 
 def _is_conflict(error: Exception | None) -> bool:

@@ -31,13 +31,35 @@ def entries(table: Any) -> Iterator[Entry]:
     """Our commits, newest first. The log is read in growing steps: the answer is nearly always near."""
     told = 0
     for limit in _HISTORY_STEPS:
-        history = table.history(limit)
+        history = commits(table, limit)
         for raw in history[told:]:
             if (entry := entry_of(raw)) is not None:
                 yield entry
         if limit is None or len(history) < limit:
             return
         told = len(history)
+
+
+def commits(table: Any, limit: int | None) -> list[dict[str, Any]]:
+    """The latest commits up to the version that `table` is opened at, by whomever, newest first.
+
+    delta-rs 1.6.6 lists also those that came since, and counts the versions of all of them back from the one
+    that is opened.
+    """
+    while True:
+        since = _commits_since(table)
+        told: list[dict[str, Any]] = table.history(limit)
+        if since == _commits_since(table):
+            break
+    numbered = [{**raw, "version": raw["version"] + since} for raw in told]
+    return [raw for raw in numbered if raw["version"] <= table.version()][:limit]
+
+
+def _commits_since(table: Any) -> int:
+    log, count = files.join(table.table_uri, "_delta_log"), 0
+    while files.exists(files.join(log, f"{table.version() + count + 1:020}.json")):
+        count += 1
+    return count
 
 
 def entry_of(raw: dict[str, Any]) -> Entry | None:

@@ -12,6 +12,7 @@ from deltalake import DeltaTable, write_deltalake
 from batchinfer.core import LINEAGE
 from batchinfer.errors import CommitRefused, CommitUnknown, StoreError, Transient
 from batchinfer.store import _delta, open_store
+from batchinfer.store._delta_log import commits
 from batchinfer.testing import Fault, table_digest, tripping
 from batchinfer.testing._store_runs import SCHEMA, TWO_DAYS, age, day, info, run, seen, stage
 
@@ -113,6 +114,43 @@ def test_a_conflict_with_the_same_partitions_commit_is_refused(tmp_path: Path) -
     ):
         store.commit(fence, parts, info("run1"))
     assert seen(store) == {("d1", "run2"): 3}
+
+
+def test_versions_are_told_rightly_although_others_commit_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = delta(tmp_path / "a table")
+    told = [run(store, f"run{n}", {day("d1"): range(n)}) for n in (1, 2)]
+    opened = store._open()
+    told += [run(store, f"run{n}", {day("d2"): range(n)}) for n in (3, 4)]
+    before = [(raw["version"], raw["run_id"]) for raw in commits(opened, 2)]
+    assert before == [(told[1], "run2"), (told[0], "run1")]
+    monkeypatch.setattr(_delta.DeltaStore, "_open", lambda self: opened)
+    assert store.committed("run2", [day("d1")])[0] == told[1]
+
+
+def test_a_commit_whose_version_is_told_while_others_come_in_is_told_its_own(tmp_path: Path) -> None:
+    store = delta(tmp_path)
+    run(store, "before", TWO_DAYS)
+    history = "deltalake.table:DeltaTable.history"
+    with tripping(Fault(history), lambda: overtake(tmp_path, "d2")):
+        version = run(store, "run1", {day("d1"): range(20)})
+    assert {row["run_id"]: row["version"] for row in store.history(9)}["run1"] == version
+
+
+def test_two_that_add_columns_at_once_both_commit(tmp_path: Path) -> None:
+    store = open_store("delta", str(tmp_path / "table"), ["ds"], "suite", widens=True)
+    run(store, "before", TWO_DAYS)
+
+    def widen(run_id: str, partition: str) -> None:
+        fence = store.begin(run_id, SCHEMA.append(pa.field(f"of_{run_id}", pa.string())), [day(partition)])
+        store.commit(fence, [], info(run_id))
+
+    adds = "deltalake.table:TableAlterer.add_columns"
+    with tripping(Fault(adds), lambda: widen("other", "d2")):
+        widen("one", "d1")
+    assert {"of_one", "of_other"} < set(store.dataset().schema.names)
+    assert seen(store) == {}, "both have replaced their partition by nothing"
 
 
 def test_rows_that_optimize_moved_still_count_as_committed(tmp_path: Path) -> None:
