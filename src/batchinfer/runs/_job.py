@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import reduce
 from operator import and_
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -143,6 +143,7 @@ def _work_and_commit(
             quality=done.quality,
             drift=done.drift,
             model_loads=done.model_loads,
+            devices=done.devices,
         )
     else:
         reports, checks = _work(plan, staging, progress)
@@ -170,7 +171,8 @@ def _work(plan: Plan, staging: Staging, progress: Progress) -> tuple[list[UnitRe
     try:
         with open_engine(plan.spec.engine) as engine:
             if engine.blocks is not None:
-                worker = work.worker(plan.scorer, plan.transform, engine.blocks, progress.rows)
+                scorer = plan.scorer.moved(work.device)
+                worker = work.worker(scorer, plan.transform, engine.blocks, progress.rows)
                 return list(engine.map(worker, plan.units)), checks
             if not engine.same_machine:
                 check_visible(plan)
@@ -191,8 +193,25 @@ def _summed(report: RunReport, reports: Sequence[UnitReport], started: float) ->
         quality=row_quality(reports),
         # Without workers elsewhere, the session is the one that the plan opened.
         model_loads=sum(unit.model_loads for unit in reports) or 1,
+        devices=_devices(reports),
     )
     return _timed(summed, time.perf_counter() - started)
+
+
+def _devices(reports: Sequence[UnitReport]) -> list[dict[str, Any]]:
+    """What the units say of their devices, each device once."""
+    devices: dict[str, dict[str, Any]] = {}
+    for unit in reports:
+        if unit.device is None:
+            continue
+        known = devices.setdefault(
+            unit.device["name"], {"name": unit.device["name"], "units": 0, "notes": []}
+        )
+        known["units"] += 1
+        known["notes"] += [note for note in unit.device["notes"] if note not in known["notes"]]
+        if "batch_rows" in unit.device:  # the smallest: memory may have run out on the way
+            known["batch_rows"] = min(unit.device["batch_rows"], known.get("batch_rows", 1 << 62))
+    return list(devices.values())
 
 
 def _timed(report: RunReport, seconds: float) -> RunReport:
