@@ -8,7 +8,8 @@
     │   └── NoInput                              there is nothing at the input's path
     ├── TransformError                  exit 2   the pipeline's transform broke its contract
     ├── ModelError                      exit 2   a bundle, registry or graph is unusable
-    │   └── DigestMismatch                       the bundle is not the one that was added
+    │   ├── DigestMismatch                       the bundle is not the one that was added
+    │   └── DeviceUnavailable                    the GPU that is to score cannot, and the CPU is no substitute
     ├── QualityGate                     exit 3   the input failed its checks; nothing was committed
     ├── DriftGate                       exit 4   the world has changed; the predictions are committed
     ├── RunFailed                       exit 1   the run could not go on
@@ -33,6 +34,7 @@ __all__ = [
     "BatchinferError",
     "CommitRefused",
     "CommitUnknown",
+    "DeviceUnavailable",
     "DigestMismatch",
     "DriftGate",
     "InputChanged",
@@ -125,6 +127,10 @@ class ModelError(BatchinferError):
 
 class DigestMismatch(ModelError):
     """The bundle's files are not those whose digest was recorded."""
+
+
+class DeviceUnavailable(ModelError):
+    """A GPU was asked for: there is none, it cannot run the model, or it failed."""
 
 
 class QualityGate(BatchinferError):

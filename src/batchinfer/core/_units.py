@@ -104,7 +104,8 @@ class UnitReport:
     """What a worker says of a finished unit. Written as its receipt, and all that the driver gets.
 
     `reasons` counts the quarantined rows by reason, `nonfinite` the NaN and infinite values by result column;
-    `checks` and `profile` are tallies as JSON values, `sample` some of the scored rows: see `RowSample`.
+    `checks` and `profile` are tallies as JSON values, `sample` some of the scored rows: see `RowSample`;
+    `device` is what scored them: its `name`, and `notes` of what was unlike planned.
     """
 
     unit: int
@@ -118,6 +119,7 @@ class UnitReport:
     checks: dict[str, Any] | None = None
     profile: dict[str, Any] | None = None
     sample: str | None = None
+    device: dict[str, Any] | None = None
     model_loads: int = 0
     reused: bool = False
 

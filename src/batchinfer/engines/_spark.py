@@ -7,6 +7,7 @@ units each are queued at once, so that reports come while others are at work and
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import uuid
 from collections.abc import Iterator, Sequence
@@ -156,12 +157,21 @@ def _work_on(
 
 
 def _assigned_device() -> str | None:
-    """The GPU address that Spark gave to this task, and no other task holds."""
+    """The GPU that Spark gave to this task, by its place among those that this process sees.
+
+    Spark hands out what its discovery script found, which are the machine's own numbers, or UUIDs.
+    """
     from pyspark import TaskContext
 
     context = TaskContext.get()
     gpu = context.resources().get("gpu") if context is not None else None
-    return gpu.addresses[0] if gpu is not None else None
+    return _ordinal(gpu.addresses[0], os.environ.get("CUDA_VISIBLE_DEVICES", "")) if gpu is not None else None
+
+
+def _ordinal(address: str, visible: str) -> str:
+    """The place of an address among the GPUs that `CUDA_VISIBLE_DEVICES` leaves to this process."""
+    places = [each.strip() for each in visible.split(",")]
+    return str(places.index(address)) if address in places else address
 
 
 def _gpu_profile(session: SparkSession, gpus: float) -> ResourceProfile | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchinfer.model._bundle import PROFILE, REFERENCE, Bundle, read_bundle
+from batchinfer.model._devices import DeviceOptions
 from batchinfer.model._manifest import Certificate, InputMapping, Manifest, OutputMapping, Padding
 from batchinfer.model._registry import RegisteredModel, Registry
 from batchinfer.model._scorer import Scorer
@@ -17,6 +18,7 @@ __all__ = [
     "REFERENCE",
     "Bundle",
     "Certificate",
+    "DeviceOptions",
     "InputMapping",
     "Manifest",
     "OutputMapping",

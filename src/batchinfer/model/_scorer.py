@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -10,12 +11,22 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from batchinfer.core import BlockMap, Reason, Refusals
-from batchinfer.errors import InputError, ModelError
+from batchinfer.errors import DeviceUnavailable, InputError, ModelError
+from batchinfer.model._agreement import Agreement
 from batchinfer.model._bundle import GRAPH, Bundle, local_files, read_bundle
 from batchinfer.model._columns import output_columns
+from batchinfer.model._devices import (
+    CPU,
+    Device,
+    DeviceOptions,
+    choose_device,
+    fallen_back,
+    is_asked,
+)
 from batchinfer.model._feeds import Feed
+from batchinfer.model._gpu import Failures, GpuRunner, Run
 from batchinfer.model._manifest import Certificate, InputMapping, OutputMapping
-from batchinfer.model._session import Session, SessionRunError
+from batchinfer.model._session import Session, SessionRunError, available_providers
 from batchinfer.model._tensors import TensorPlan, check_type, take_rows
 
 Array = npt.NDArray[Any]
@@ -35,6 +46,7 @@ class BlockScorer:
         certificate: Certificate,
     ) -> None:
         self.session = session
+        self.gpu: GpuRunner | None = None
         self.certificate = certificate
         self._specs = {spec.name: spec for spec in session.inputs}
         self._inputs = inputs
@@ -43,6 +55,16 @@ class BlockScorer:
         self._plan = TensorPlan(inputs, self._specs, frozenset(certificate.takes_nan), certificate.full_width)
         self._outputs = tuple(dict.fromkeys(column.output for column in self.columns))
         self.output_schema = pa.schema([column.field for column in self.columns])
+
+    def run_on(self, device: Device, digest: str) -> None:
+        """Score on the GPU that the session was opened on.
+
+        Raises:
+            DeviceUnavailable: no GPU takes such a graph.
+        """
+        fed = [self._specs[name] for name, mapping in self._inputs.items() if mapping.columns]
+        fixed_rows = next((spec.shape[0] for spec in fed if spec.shape[0] is not None), None)
+        self.gpu = GpuRunner(self.session, self._outputs, device, fixed_rows, digest)
 
     def check_columns(self, types: dict[str, pa.DataType]) -> None:
         """Hold column types against the inputs that take them.
@@ -69,14 +91,20 @@ class BlockScorer:
         targets = [column.allocate(rows) for column in self.columns]
         feeds = self._plan.bind(features) if rows else {}
 
-        def score_block(start: int) -> list[tuple[int, str]]:
-            stop = min(start + self.certificate.batch_size, rows)
-            failures = self._score_rows(feeds, targets, start, stop)
+        def score_rows(run: Run, start: int, stop: int) -> Failures:
+            failures = self._score_rows(run, feeds, targets, start, stop)
             _refuse_broken(failures, stop - start)
             return failures
 
-        starts = range(0, rows, self.certificate.batch_size)
-        failures = [failure for found in blocks(score_block, starts) for failure in found]
+        if self.gpu is not None:
+            failures = self.gpu.score(feeds, rows, score_rows, blocks)
+        else:
+            size = self.certificate.batch_size
+
+            def score_block(start: int) -> Failures:
+                return score_rows(self.run_block, start, min(start + size, rows))
+
+            failures = [failure for found in blocks(score_block, range(0, rows, size)) for failure in found]
         if failures:
             _refuse_broken(failures, rows)
             keep = np.ones(rows, np.bool_)
@@ -93,7 +121,7 @@ class BlockScorer:
         self._plan.refuse(features, refused.add)
         return refused.refusals()
 
-    def run_block(self, feeds: dict[str, Feed], start: int, stop: int) -> list[Array]:
+    def run_block(self, feeds: Mapping[str, Feed], start: int, stop: int) -> list[Array]:
         """One call of the session for rows [start, stop), padded by the certificate's rule."""
         padded = self.certificate.padding.padded(stop - start)
         tensors = {name: feed.block(start, stop, padded) for name, feed in feeds.items()}
@@ -104,25 +132,25 @@ class BlockScorer:
         return self._plan.bind(features)
 
     def _score_rows(
-        self, feeds: dict[str, Feed], targets: list[Array], start: int, stop: int
-    ) -> list[tuple[int, str]]:
+        self, run: Run, feeds: Mapping[str, Feed], targets: list[Array], start: int, stop: int
+    ) -> Failures:
         try:
-            tensors = dict(zip(self._outputs, self.run_block(feeds, start, stop), strict=True))
+            tensors = dict(zip(self._outputs, run(feeds, start, stop), strict=True))
         except SessionRunError as e:
             if stop - start == 1:
                 return [(start, _NUMBER.sub("=…", e.message))]  # rows are counted by their reason
             # Halve what failed until the rows that the model cannot score stand alone.
             middle = (start + stop) // 2
             return [
-                *self._score_rows(feeds, targets, start, middle),
-                *self._score_rows(feeds, targets, middle, stop),
+                *self._score_rows(run, feeds, targets, start, middle),
+                *self._score_rows(run, feeds, targets, middle, stop),
             ]
         for column, target in zip(self.columns, targets, strict=True):
             column.fill(target, tensors[column.output], start, stop)
         return []
 
 
-def _refuse_broken(failures: list[tuple[int, str]], rows: int) -> None:
+def _refuse_broken(failures: Failures, rows: int) -> None:
     if len(failures) > max(_FEW_FAILURES, rows // 2):
         raise ModelError(
             f"the model cannot score {len(failures)} of {rows} rows; the first: {failures[0][1]}",
@@ -139,9 +167,13 @@ class Scorer:
     `Model` of the scoring path.
     """
 
-    def __init__(self, bundle: Bundle, scorer: BlockScorer) -> None:
+    def __init__(
+        self, bundle: Bundle, scorer: BlockScorer, device: Device = CPU, agreement: Agreement | None = None
+    ) -> None:
         self.bundle = bundle
+        self.device = device
         self._scorer = scorer
+        self._agreement = agreement
 
     @classmethod
     def load(cls, bundle_path: str) -> Self:
@@ -161,10 +193,56 @@ class Scorer:
             session = Session(folder / GRAPH)
         return cls(bundle, BlockScorer(session, manifest.inputs, manifest.outputs, manifest.certificate))
 
+    @classmethod
+    def on(cls, bundle: Bundle, options: DeviceOptions, assigned: str | None = None) -> Self:
+        """Open the session of a bundle where a spec and an engine ask for it: see `choose_device`.
+
+        On a GPU the first rows are also scored on the CPU, and held against it.
+
+        Raises:
+            ModelError, DigestMismatch: see `load`.
+            MissingExtra, DeviceUnavailable: the GPU that is asked for cannot be used.
+        """
+        return cls.of(bundle).moved(options, assigned)
+
+    def moved(self, options: DeviceOptions, assigned: str | None = None) -> Self:
+        """The same model where a spec and an engine ask for it: see `on`."""
+        device = choose_device(options, assigned, available_providers())
+        if device.ordinal is not None:
+            try:
+                return self._on_gpu(device, options.tolerance)
+            except DeviceUnavailable as e:
+                if e.fields.get("operators") is None or is_asked(options, assigned):
+                    device = fallen_back(options, e)
+                else:  # nobody asked for a GPU, and this model has nothing for one to do
+                    device = Device("cpu", note=e.message)
+        return type(self)(self.bundle, self._scorer, device)
+
+    def _on_gpu(self, device: Device, tolerance: float) -> Self:
+        manifest = self.bundle.manifest
+        with local_files(self.bundle) as folder:
+            session = Session(folder / GRAPH, device)
+        scorer = BlockScorer(session, manifest.inputs, manifest.outputs, manifest.certificate)
+        scorer.run_on(device, manifest.digest)
+        agreement = Agreement(self._scorer.score, scorer.score, device, tolerance)
+        return type(self)(self.bundle, scorer, device, agreement)
+
     @property
     def identity(self) -> str:
         """`name@version`."""
         return self.bundle.identity
+
+    def call_rows(self) -> int:
+        """Rows of every call on a GPU; 0 before the first, and on a CPU, where sizes are free."""
+        return self._scorer.gpu.rows if self._scorer.gpu is not None else 0
+
+    def told(self) -> dict[str, Any]:
+        """What scores, for a run's report: `name`, on a GPU `batch_rows`, and `notes` of what was unlike planned."""
+        notes = [self.device.note] if self.device.note else []
+        if self._scorer.gpu is None:
+            return {"name": self.device.title, "notes": notes}
+        gpu = self._scorer.gpu
+        return {"name": self.device.title, "batch_rows": gpu.rows, "notes": [*notes, *gpu.halvings]}
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -204,6 +282,8 @@ class Scorer:
         self, features: pa.RecordBatch, blocks: BlockMap[Any, Any] = map
     ) -> tuple[pa.RecordBatch, Refusals]:
         """See `batchinfer.core.Model.score_rows`."""
+        if self._agreement is not None and self._agreement.check(features):
+            self._agreement = None
         return self._scorer.score(features, blocks)
 
 

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial, reduce
 from operator import and_
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -169,6 +169,7 @@ def _as_committed(plan: Plan, report: RunReport, found: tuple[int, CommitInfo]) 
         quality=done.quality,
         drift=done.drift,
         model_loads=done.model_loads,
+        devices=done.devices,
         table_version=version,
     )
 
@@ -225,7 +226,8 @@ def _work(
     try:
         with open_engine(plan.spec.engine) if shared is None else nullcontext(shared) as engine:
             if engine.blocks is not None:
-                worker = work.worker(plan.scorer, plan.transform, engine.blocks, progress.rows)
+                scorer = plan.scorer.moved(work.device)
+                worker = work.worker(scorer, plan.transform, engine.blocks, progress.rows)
                 return list(engine.map(worker, plan.units)), checks
             if not engine.same_machine:
                 check_visible(plan)
@@ -246,8 +248,25 @@ def _summed(report: RunReport, reports: Sequence[UnitReport], started: float) ->
         quality=row_quality(reports),
         # Without workers elsewhere, the session is the one that the plan opened.
         model_loads=sum(unit.model_loads for unit in reports) or 1,
+        devices=_devices(reports),
     )
     return _timed(summed, time.perf_counter() - started)
+
+
+def _devices(reports: Sequence[UnitReport]) -> list[dict[str, Any]]:
+    """What the units say of their devices, each device once."""
+    devices: dict[str, dict[str, Any]] = {}
+    for unit in reports:
+        if unit.device is None:
+            continue
+        known = devices.setdefault(
+            unit.device["name"], {"name": unit.device["name"], "units": 0, "notes": []}
+        )
+        known["units"] += 1
+        known["notes"] += [note for note in unit.device["notes"] if note not in known["notes"]]
+        if "batch_rows" in unit.device:  # the smallest: memory may have run out on the way
+            known["batch_rows"] = min(unit.device["batch_rows"], known.get("batch_rows", 1 << 62))
+    return list(devices.values())
 
 
 def _timed(report: RunReport, seconds: float) -> RunReport:

@@ -30,6 +30,8 @@ class RunReport:
         quality: the suite's verdict, rows quarantined by reason, NaN and infinite scores by column.
         drift: alarm, share of drifted columns, and each column's figures; empty where drift is not measured.
         model_loads: how many sessions were opened, over all workers.
+        devices: what scored, each once: its name, how many units, and on a GPU the rows of a call; notes say
+            what was unlike planned, as a batch that was halved for want of memory.
         started_at: when this attempt began; UTC, ISO 8601.
         error: what went wrong, where the status is not done.
         alerts: what became of the alert that the run gave rise to, receiver by receiver.
@@ -48,6 +50,7 @@ class RunReport:
     quality: dict[str, Any] = field(default_factory=dict)
     drift: dict[str, Any] = field(default_factory=dict)
     model_loads: int = 0
+    devices: list[dict[str, Any]] = field(default_factory=list)
     started_at: str = ""
     error: str | None = None
     alerts: list[dict[str, Any]] = field(default_factory=list)

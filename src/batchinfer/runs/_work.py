@@ -24,7 +24,7 @@ from batchinfer.core import (
     files,
 )
 from batchinfer.errors import DigestMismatch, SpecError
-from batchinfer.model import Scorer, read_bundle
+from batchinfer.model import DeviceOptions, Scorer, read_bundle
 from batchinfer.runs._plan import Plan
 from batchinfer.runs._quarantine import Original
 from batchinfer.runs._worker import Staging, Worker
@@ -34,14 +34,15 @@ from batchinfer.runs._worker import Staging, Worker
 class RunWork:
     """What workers need to know of a run, wherever they are: `batchinfer.core.Work` for engines with processes.
 
-    Small, and it pickles. `bundle` is where the model lies and `model_digest` what it must be; `folder` is
-    the driver's working directory, which relative paths are relative to.
+    Small, and it pickles. `bundle` is where the model lies and `model_digest` what it must be; `device` is what
+    the spec says of GPUs; `folder` is the driver's working directory, which relative paths are relative to.
     """
 
     run_id: str
     folder: str
     bundle: str
     model_digest: str
+    device: DeviceOptions
     transform: TransformSource | None
     key: tuple[pa.Field, ...]
     carry: tuple[pa.Field, ...]
@@ -61,6 +62,7 @@ class RunWork:
             folder=str(Path.cwd()),
             bundle=plan.scorer.bundle.location,
             model_digest=plan.scorer.bundle.manifest.digest,
+            device=DeviceOptions.of(plan.spec.engine),
             transform=plan.transform.source if plan.transform is not None else None,
             key=plan.key,
             carry=plan.carry,
@@ -77,6 +79,7 @@ class RunWork:
 
         Raises:
             DigestMismatch: the model here is not the one that the run was planned with.
+            DeviceUnavailable, MissingExtra: the GPU that was asked for or assigned cannot be used.
             BatchinferError: see `Worker`.
         """
         with files.relative_to(self.folder):
@@ -103,11 +106,13 @@ class RunWork:
             staging=self.staging,
             blocks=blocks,
             on_rows=on_rows,
+            told=scorer.told,
+            call_rows=scorer.call_rows if scorer.device.ordinal is not None else None,
         )
 
     def open(self, device: str | None) -> Worker:
         """The worker, with model and transform loaded here; a model that is loaded already is shared."""
-        scorer = _scorer(self.bundle, self.model_digest, device)
+        scorer = _scorer(self.bundle, self.model_digest, self.device, device)
         transform = self.transform.load() if self.transform is not None else None
         return self.worker(scorer, transform, map, _nobody_asks)
 
@@ -169,7 +174,7 @@ _workers = _Workers()
 
 
 @lru_cache(maxsize=4)
-def _scorer(location: str, digest: str, device: str | None) -> Scorer:
+def _scorer(location: str, digest: str, options: DeviceOptions, assigned: str | None) -> Scorer:
     bundle = read_bundle(location)
     found = bundle.manifest.digest
     if found != digest:
@@ -180,7 +185,7 @@ def _scorer(location: str, digest: str, device: str | None) -> Scorer:
             expected=digest,
             found=found,
         )
-    return Scorer.of(bundle)
+    return Scorer.on(bundle, options, assigned)
 
 
 def _nobody_asks(rows: int) -> None:

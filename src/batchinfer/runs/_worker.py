@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,6 +53,9 @@ class Worker:
         staging: where to stage.
         blocks: how blocks of a batch are scored: see `BlockMap`.
         on_rows: told of each batch's rows when they are scored or reused.
+        told: what scores, as a unit's report says it.
+        call_rows: how many rows the model takes at a time, where batches are to be read ahead: see
+            `source.read_ahead`. None where the model runs on the cores that also decode.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class Worker:
         staging: Staging,
         blocks: BlockMap[Any, Any],
         on_rows: Callable[[int], None],
+        told: Callable[[], dict[str, Any]],
+        call_rows: Callable[[], int] | None,
     ) -> None:
         self._run_id = run_id
         self._path = path
@@ -77,6 +82,8 @@ class Worker:
         self._staging = staging
         self._blocks = blocks
         self._on_rows = on_rows
+        self._told = told
+        self._call_rows = call_rows
 
     def __call__(self, unit: WorkUnit, device: str | None = None, /) -> UnitReport:
         """Score a unit, or reuse what an earlier attempt staged, if every byte of it is still there.
@@ -95,6 +102,10 @@ class Worker:
         staged = ((self._staging.results, receipt.results), (self._staging.quarantine, receipt.quarantine))
         return all(intact(area, part) for area, part in staged if part is not None)
 
+    def _read(self, unit: WorkUnit) -> Iterator[tuple[pa.RecordBatch, str, int]]:
+        batches = source.read_unit(unit, self._columns)
+        return batches if self._call_rows is None else source.read_ahead(batches, self._call_rows)
+
     def _score(self, unit: WorkUnit) -> UnitReport:
         name = part_name(unit, self._run_id, uuid.uuid4().hex[:8])
 
@@ -110,7 +121,7 @@ class Worker:
         checks: Tally | None = None
         profile: Tally | None = None
         sample: list[pa.RecordBatch] = []
-        for batch, path, position in source.read_unit(unit, self._columns):
+        for batch, path, position in self._read(unit):
             positions = arrays.from_numpy(np.arange(position, position + batch.num_rows))
             lineage = Lineage(model, self._run_id, path, positions)
             scored = self._path.score(batch, lineage, self._blocks)
@@ -139,6 +150,7 @@ class Worker:
             checks=None if checks is None else checks.to_dict(),
             profile=None if profile is None else profile.to_dict(),
             sample=pack_rows(sample),
+            device=self._told(),
         )
 
 

@@ -1,5 +1,6 @@
 """Parquet inputs: finding files, checking their columns, cutting units, reading them."""
 
+from batchinfer.source._ahead import read_ahead
 from batchinfer.source._files import Discovered, discover
 from batchinfer.source._footer import SourceFile
 from batchinfer.source._plan import plan_units
@@ -14,6 +15,7 @@ __all__ = [
     "kept_fields",
     "original_fields",
     "plan_units",
+    "read_ahead",
     "read_rows",
     "read_unit",
     "schema_of",

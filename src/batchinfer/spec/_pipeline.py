@@ -26,6 +26,7 @@ def _read_number(value: object) -> object:
 
 
 _Number = BeforeValidator(_read_number)
+_Provider = Literal["tensorrt", "cuda"]
 _Count = Annotated[int, _Number, Field(ge=1, le=1024)]
 
 
@@ -94,6 +95,11 @@ class EngineSpec(_Section):
     Spark takes `master` or `remote` and `conf`, unless a session is active already; Dask the `address` of a
     scheduler, or makes a cluster of `n_workers` processes with `threads_per_worker` threads. `gpus_per_task`
     is how much of a GPU a unit takes, on both.
+
+    `device` says what scores: by default the GPU that Spark or Dask assigned, else one that this machine has and
+    ONNX Runtime can use, else the CPU. `providers` are tried in order on a GPU, with `provider_options`;
+    `fallback` allows the CPU where a GPU that was asked for cannot be used; `tolerance` is how far its scores may
+    be from the CPU's, relative to them, and for scores below 1 absolute. See docs/gpu.md.
     """
 
     kind: Literal["local", "spark", "dask"] = "local"
@@ -105,6 +111,11 @@ class EngineSpec(_Section):
     n_workers: _Count | None = None
     threads_per_worker: _Count | None = None
     gpus_per_task: Annotated[float, _Number, Field(gt=0, le=1)] | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    providers: Annotated[tuple[_Provider, ...], Field(min_length=1, strict=False)] = ("cuda",)
+    provider_options: dict[_Provider, dict[str, str | int | float | bool]] = {}
+    fallback: Literal["fail", "cpu"] = "fail"
+    tolerance: Annotated[float, _Number, Field(gt=0)] = 1e-3
 
     @model_validator(mode="after")
     def _options_agree(self) -> EngineSpec:
@@ -113,7 +124,25 @@ class EngineSpec(_Section):
         gpus = self.gpus_per_task
         if gpus is not None and 0.5 < gpus < 1:  # no second task fits beside such a one
             raise ValueError(f"engine.gpus_per_task: 1, or at most 0.5, found {gpus:g}")
+        if len(set(self.providers)) < len(self.providers):
+            raise ValueError("engine.providers: a provider is named twice")
+        for provider, options in self.provider_options.items():
+            if provider not in self.providers:
+                raise ValueError(
+                    f"engine.provider_options: '{provider}' is not among engine.providers: "
+                    f"{', '.join(self.providers)}"
+                )
+            if "device_id" in options:
+                raise ValueError(f"engine.provider_options.{provider}: the engine assigns the device_id")
         return self
+
+    @property
+    def changes_scores(self) -> dict[str, object]:
+        """What is stated here that can change a score by more than the CPU's and a GPU's rounding do."""
+        if self.device == "cpu":
+            return {}
+        stated = {"providers": self.providers, "provider_options": self.provider_options}
+        return {key: value for key, value in stated.items() if value != EngineSpec.model_fields[key].default}
 
 
 class PipelineSpec(_Section):
@@ -165,12 +194,15 @@ class PipelineSpec(_Section):
         """sha256 over all that can change what a run writes, the transform's and the suite's source included.
 
         The model is left out (it has a digest of its own), and so are the registry, the engine and the alerts,
-        which change where and how fast a row is scored and who hears of it, but not a bit of what is written.
+        which change where and how fast a row is scored and who hears of it. None of them changes a bit of what a
+        CPU writes; a GPU rounds otherwise, and the options of its providers, which can do more, are included.
 
         Raises:
             SpecError: the transform or the suite cannot be read.
         """
         stated = self.model_dump(mode="json", exclude={"model", "registry", "engine", "alerts"})
+        if self.engine.changes_scores:
+            stated["engine"] = self.engine.changes_scores
         for name, file in {"transform": self.transform_file, "quality.suite": self.suite_file}.items():
             if file is not None:
                 stated[f"{name} source"] = _source(name, file)

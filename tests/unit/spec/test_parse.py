@@ -67,9 +67,7 @@ def test_sections_are_frozen_too() -> None:
 def test_an_unknown_key_is_answered_with_the_nearest_one() -> None:
     assert "unknown key 'modle'; did you mean 'model'?" in refusal(modle="x")
     assert "unknown key 'output.cary'; did you mean 'carry'?" in refusal(output={"path": "r", "cary": []})
-    assert "unknown key 'engine.x'; allowed here: address, conf, gpus_per_task, kind, " in refusal(
-        engine={"x": 1}
-    )
+    assert "unknown key 'engine.x'; allowed here: address, conf, device, " in refusal(engine={"x": 1})
 
 
 def test_the_specs_own_folder_is_no_key() -> None:
