@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchinfer.core import exact_sum
 from batchinfer.drift import Profile, Reference, Thresholds, build_reference, measure
 from batchinfer.drift._counting import BLOCK
-from batchinfer.drift._sums import exact_sum
 
 EMPTY = pa.RecordBatch.from_arrays([], names=[])
 TEXTS = st.none() | st.sampled_from(["a", "b", "", "ü", "c" * 40])
