@@ -144,12 +144,13 @@ def _count(values: npt.NDArray[Any], low: Number, high: Number) -> Counted | Non
     """The distinct values, in their own dtype, and how often each occurs; None: there are more than `MAX_EXACT`."""
     if values.dtype.kind == "b":
         values = values.view(np.uint8)
+    elif values.dtype.kind == "f":
+        values = values.astype(np.promote_types(values.dtype, np.float32), copy=False)
     if high - low < _SPAN and (codes := _whole(values, low, high)) is not None:
         counts = np.bincount(codes)
         places = np.flatnonzero(counts)
-        return (places + int(low)).astype(values.dtype), counts[places]
-    if values.dtype.kind == "f":
-        values = values.astype(np.promote_types(values.dtype, np.float32), copy=False)
+        found = places.astype(values.dtype) + values.dtype.type(low)  # integers wrap around, twice if at all
+        return found, counts[places]
     for rows in _GLANCES:
         if rows < len(values) and len(np.unique(values[:rows])) > MAX_EXACT:
             return None
@@ -163,12 +164,12 @@ def _count(values: npt.NDArray[Any], low: Number, high: Number) -> Counted | Non
 def _whole(values: npt.NDArray[Any], low: Number, high: Number) -> npt.NDArray[Any] | None:
     """How far whole numbers lie above the least; None where some are not whole. They span no more than `_SPAN`."""
     if values.dtype.kind == "f":
-        if not (
-            _is_whole(values[:MAX_EXACT]) and abs(low) < _SPAN and abs(high) < _SPAN and _is_whole(values)
-        ):
+        small = max(abs(low), abs(high)) < _SPAN
+        if not (small and _is_whole(values[:MAX_EXACT]) and _is_whole(values)):
             return None
         values = values.astype(np.int32)
-    return np.subtract(values, values.dtype.type(low), dtype=np.intp, casting="unsafe") if low else values
+    above: npt.NDArray[np.intp] = np.subtract(values, values.dtype.type(low), dtype=np.intp, casting="unsafe")
+    return above
 
 
 def _is_whole(values: npt.NDArray[Any]) -> bool:
@@ -182,9 +183,11 @@ def _bucket_of(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
 
 def _summed(buckets: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> dict[int, int]:
     """The counts of each bucket together."""
+    if not len(buckets):
+        return {}
     order = np.argsort(buckets, kind="stable")
     ordered = buckets[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 1))
+    starts = np.flatnonzero(np.diff(ordered, prepend=~ordered[0]))
     sums = np.add.reduceat(counts[order], starts)
     return dict(zip(ordered[starts].tolist(), sums.tolist(), strict=True))
 
