@@ -18,6 +18,8 @@ _SPARE = 53 - (_RUN - 1).bit_length()
 """Digits that values may span so that no partial sum of a run of them is rounded, in whatever order."""
 _COLUMNS = 4096
 """Values in a row, where rows are added up in float32: enough for a fast loop, few enough to stay in the cache."""
+_LAYERED = 1 << 14
+"""Values taken apart at a time: they and their parts stay in the cache."""
 _HUGE = 2.0**900
 
 
@@ -43,7 +45,9 @@ def exact_sum(values: npt.NDArray[Any], low: float, high: float) -> Fraction:
         if digits <= _SPARE:
             return _sum_of_runs(values, unit)
     if size < _HUGE:
-        return _sum_of_layers(values.astype(np.float64), size)
+        starts = range(0, len(values), _LAYERED)
+        blocks = (values[start : start + _LAYERED].astype(np.float64) for start in starts)
+        return sum((_sum_of_layers(block, size) for block in blocks), Fraction(0))
     # The layers' own arithmetic would overflow.
     huge = np.abs(values) >= _HUGE
     rest = _sum_of_layers(np.where(huge, 0.0, values), _HUGE)
@@ -83,7 +87,9 @@ def _sum_of_layers(rest: npt.NDArray[np.float64], size: float) -> Fraction:
         np.subtract(layer, shift, out=layer)
         np.subtract(rest, layer, out=rest)
         total += _sum_of_runs(layer, unit)
-        size = max(float(rest.max()), -float(rest.min()))
+        rest = rest[rest != 0]  # few, where all values are about the same size
+        size = max(float(rest.max()), -float(rest.min())) if len(rest) else 0.0
+        layer = np.empty_like(rest)
     return total
 
 

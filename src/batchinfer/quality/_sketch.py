@@ -196,14 +196,26 @@ def _buckets(values: npt.NDArray[Any]) -> dict[int, int]:
     """How many values are in each bucket, by their upper bits, which a bucket's values have in common."""
     if values.dtype != np.float32 or _some_subnormal(values):
         values = values.astype(np.float64)
-    bits: Any = np.uint32 if values.dtype == np.float32 else np.uint64
-    shift = bits(_SHIFT - 29 if bits is np.uint32 else _SHIFT)  # a float32 has 29 bits less of the mantissa
-    keys = (values.view(bits) >> shift).astype(np.intp)
+    kind: Any = np.uint32 if values.dtype == np.float32 else np.uint64
+    one, last = kind(1), kind(values.dtype.itemsize * 8 - 1)
+    shift = kind(_SHIFT - 29 if kind is np.uint32 else _SHIFT)  # a float32 has 29 bits less of the mantissa
+    bits = values.view(kind)
+    # The sign goes to the last bit: from one sign to the other there are half a million empty buckets.
+    keys = (((bits << one) >> (shift + one) << one) | (bits >> last)).astype(np.intp)
+    zeros = int(np.count_nonzero(values == 0))
+    if zeros:
+        keys = keys[values != 0]
+    if not len(keys):
+        return {0: zeros}
     first = int(keys.min())
     counts = np.bincount(keys - first)
     places = np.flatnonzero(counts)
-    shortened = ((places + first).astype(bits) << shift).view(values.dtype)
-    return _summed(_bucket_of(shortened.astype(np.float64)), counts[places])
+    seen = (places + first).astype(kind)
+    shortened = ((seen >> one << shift) | (seen << last)).view(values.dtype)
+    found = _summed(_bucket_of(shortened.astype(np.float64)), counts[places])
+    if zeros:
+        found[0] = found.get(0, 0) + zeros  # beside what is too small for a bucket of its own
+    return found
 
 
 def _some_subnormal(values: npt.NDArray[np.float32]) -> bool:
