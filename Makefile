@@ -44,9 +44,10 @@ format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format --quiet .
 
-bench: $(INSTALLED) ## Measure a run of 10 M rows against the floor of the hardware (minutes)
+bench: $(INSTALLED) ## Measure runs of 10 M rows: against the floor of the hardware, and checked (minutes)
 	$(BIN)/python -m benchmarks.data --folder $(BENCH)
 	$(BIN)/python -m benchmarks.core --folder $(BENCH)
+	$(BIN)/python -m benchmarks.quality --folder $(BENCH)
 	$(BIN)/python -m benchmarks.startup
 
 pyfiles: $(INSTALLED) ## Build the archive that takes batchinfer itself to Spark's workers

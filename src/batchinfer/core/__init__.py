@@ -36,6 +36,7 @@ from batchinfer.core._results import (
 )
 from batchinfer.core._sample import RowSample, hashed, pack_rows, unpack_rows
 from batchinfer.core._scoring import Scored, ScoringPath
+from batchinfer.core._sums import MOST_VALUES, exact_sum
 from batchinfer.core._transform import Transform, TransformSource
 from batchinfer.core._units import (
     InputFile,
@@ -54,6 +55,7 @@ __all__ = [
     "HIVE_NULL",
     "LINEAGE",
     "MODEL",
+    "MOST_VALUES",
     "NULL_TO_READERS",
     "POSITION",
     "REASON",
@@ -88,6 +90,7 @@ __all__ = [
     "WorkUnit",
     "arrays",
     "check_ledger",
+    "exact_sum",
     "files",
     "hashed",
     "merge_counts",
