@@ -36,7 +36,7 @@ from batchinfer.core._results import (
 )
 from batchinfer.core._sample import RowSample, hashed, pack_rows, unpack_rows
 from batchinfer.core._scoring import Scored, ScoringPath
-from batchinfer.core._sums import MOST_VALUES, exact_sum
+from batchinfer.core._sums import exact_sum
 from batchinfer.core._transform import Transform, TransformSource
 from batchinfer.core._units import (
     InputFile,
@@ -55,7 +55,6 @@ __all__ = [
     "HIVE_NULL",
     "LINEAGE",
     "MODEL",
-    "MOST_VALUES",
     "NULL_TO_READERS",
     "POSITION",
     "REASON",

@@ -54,7 +54,7 @@ class RowSample:
         return np.uint32(max(int(share * 2**32) - 1, 0))
 
 
-def hashed(positions: npt.NDArray[np.int64], seed: int = 0) -> npt.NDArray[np.uint32]:
+def hashed(positions: npt.NDArray[np.int64], seed: int = 0x9E3779B9) -> npt.NDArray[np.uint32]:
     """32 well mixed bits for each position, as MurmurHash3 ends: each bit of a position changes half of them.
 
     Each row of a run comes through here: 32 bits take a third of what 64 do, and blocks stay in the cache.

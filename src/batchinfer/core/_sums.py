@@ -9,9 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-MOST_VALUES = 1 << 20
-"""So many values can be added up at once."""
-
 _RUN = 1024
 """Values that are added up at once: the fewer, the more digits a float64 has left for their sum."""
 _SPARE = 53 - (_RUN - 1).bit_length()
@@ -27,7 +24,7 @@ def exact_sum(values: npt.NDArray[Any], low: float, high: float) -> Fraction:
     """The sum of finite numbers, exactly.
 
     Args:
-        values: 1 to `MOST_VALUES` integers or floats.
+        values: 1 to 2²⁰ integers or floats.
         low: the least of them.
         high: the greatest of them.
     """
