@@ -148,12 +148,11 @@ def run_plan(
     return report
 
 
-def standing(plan: Plan) -> RunReport | None:
-    """What the run said that did this very work, where readers see its rows; else None. Changes nothing.
+def standing(plan: Plan, results: ResultsStore) -> RunReport | None:
+    """What the run said that did this very work, where readers of `results` see its rows; else None.
 
-    None too where such a run has not come to its end: `run_plan` finds its rows, and does the rest.
+    Changes nothing. None too where such a run has not come to its end: `run_plan` finds its rows, and does the rest.
     """
-    results = open_results(plan.spec, plan.output_path)
     found = results.committed(plan.run_id, plan.partitions)
     if found is None or files.exists(results.staging(plan.run_id).receipts):
         return None
