@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -25,14 +24,14 @@ from batchinfer.core import (
     StagingArea,
     files,
     partition_path,
-    table_schema,
 )
 from batchinfer.errors import BatchinferError, CommitUnknown, StoreError
 from batchinfer.store import _rules, _runs
-from batchinfer.store._postgres_names import TableName, ddl, listed, quoted, sql_types, widening
+from batchinfer.store._postgres_names import TableName, listed, quoted
 from batchinfer.store._postgres_parts import PartRows
 from batchinfer.store._postgres_rows import PostgresRows, columns_of
 from batchinfer.store._postgres_session import Session, meaning, said_by, session, sqlstate, translated
+from batchinfer.store._postgres_shape import TableShape, exists
 
 _PATIENCE_SECONDS = 60.0
 _STAGED = "staged"
@@ -68,8 +67,8 @@ class PostgresStore:
         self._name = TableName.parse(path)
         self._partition_by = tuple(partition_by)
         self._application = f"batchinfer {pipeline}"
-        self._widens = widens
         self._key = tuple(upsert)
+        self._shape = TableShape(path, self._name, self._partition_by, self._key, widens)
         root = _runs.absolute(staging or os.environ.get("BATCHINFER_STAGING") or "staging")
         name = self._name
         self._state = files.join(root, f"{name.database}.{name.schema}.{name.table}")
@@ -79,9 +78,10 @@ class PostgresStore:
     def begin(self, run_id: str, schema: pa.Schema, partitions: Sequence[Partition]) -> Fence:
         """See `Store.begin`. Without the right to create or to write, it ends here, before any work."""
         _rules.check_partitions(self.path, self._partition_by, partitions)
-        types = self._types(schema)
+        types = self._shape.types(schema)
         with self._session("open") as opened:
-            self._check_rights(opened, self._check(opened, types))
+            self._shape.check_grants(opened)
+            self._shape.check_may_make(opened, self._shape.check(opened, types))
             held = self._held(opened, partitions)
         _runs.begin(self._state, run_id, schema)
         return Fence(
@@ -101,14 +101,14 @@ class PostgresStore:
         """
         _rules.check_staged(self.path, fence, parts)
         schema = _runs.schema_of(self._state, info.run_id)
-        types = self._types(schema)
+        types = self._shape.types(schema)
         area = self.staging(info.run_id).parts
         _runs.check_present(area, parts)
         rows = PartRows(area, parts, schema, self._partition_by)
         transaction, version, ending = "", 0, False
         try:
             with session(self._name.url, self._application) as opened:
-                if self._check(opened, types):
+                if self._shape.check(opened, types):
                     self._prepare(types)
                 transaction = opened.value("SELECT pg_current_xact_id()::text")
                 version = self._announce(opened, info)
@@ -139,7 +139,7 @@ class PostgresStore:
         )
         query = f"SELECT {columns} FROM {self._name.sql(self._name.commits)} ORDER BY version DESC LIMIT {int(limit)}"
         with self._session("read the history of") as opened:
-            found = opened.rows(query) if self._exists(opened, self._name.commits) else []
+            found = opened.rows(query) if exists(opened, self._name, self._name.commits) else []
         return [
             {**row, "timestamp_ms": int(row.pop("at") * 1000), "report": json.loads(row["report"])}
             for row in found
@@ -164,7 +164,7 @@ class PostgresStore:
     def exists(self) -> bool:
         """Whether there is a table."""
         with self._session("open") as opened:
-            return self._exists(opened, self._name.table)
+            return exists(opened, self._name, self._name.table)
 
     def clear(self, run_id: str) -> None:
         """Delete what the run staged: the table has the rows."""
@@ -196,7 +196,7 @@ class PostgresStore:
             opened.rows(
                 "SELECT 1 AS one FROM pg_advisory_xact_lock(hashtextextended($1, 0))", self._name.sql()
             )
-            for statement in self._check(opened, types):
+            for statement in self._shape.check(opened, types):
                 opened.execute(statement)
             opened.commit()
 
@@ -244,18 +244,28 @@ class PostgresStore:
                 opened.execute(f"DELETE FROM {table} WHERE {equal}", *(value for _, value in partition))
         elif not self._key:
             opened.execute(f"DELETE FROM {table}")
-        if not self._key:
-            rows.check(self.path, opened.copy(self._name.table, rows.reader(), self._name.schema))
-            return
-        staged = f"pg_temp.{quoted(_STAGED)}"
+        if self._key:
+            self._upsert(opened, rows)
+        else:
+            opened.copy(self._name.table, rows.reader(), self._name.schema)
+        # What arrived, by the server's own count: a trigger or a rule can swallow rows, and COPY does not say so.
+        arrived = opened.value(
+            "SELECT sum(pg_stat_get_xact_tuples_inserted(t) + pg_stat_get_xact_tuples_updated(t))::bigint AS rows FROM "
+            "(SELECT to_regclass($1)::oid AS t UNION SELECT relid FROM pg_partition_tree(to_regclass($1))) AS found",
+            table,
+        )
+        rows.check(self.path, int(arrived))
+
+    def _upsert(self, opened: Session, rows: PartRows) -> None:
+        table = self._name.sql()
         opened.execute(f"CREATE TEMPORARY TABLE {quoted(_STAGED)} (LIKE {table}) ON COMMIT DROP")
-        rows.check(self.path, opened.copy(_STAGED, rows.reader(), None))
+        opened.copy(_STAGED, rows.reader(), None)
         columns = listed(rows.schema.names)
         others = [quoted(name) for name in rows.schema.names if name not in self._key]
         opened.execute(
-            f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {staged} "
+            f"INSERT INTO {table} ({columns}) SELECT {columns} FROM pg_temp.{quoted(_STAGED)} "
             f"ON CONFLICT ({listed(self._key)}) DO UPDATE SET "
-            + ", ".join(f"{c} = excluded.{c}" for c in others)
+            + ", ".join(f"{column} = excluded.{column}" for column in others)
         )
 
     def _took_place(self, transaction: str, version: int, run_id: str, error: Exception) -> bool:
@@ -305,7 +315,7 @@ class PostgresStore:
 
     def _held(self, opened: Session, partitions: Sequence[Partition]) -> dict[str, dict[str, Any]]:
         """The fence's row of each partition that has one, with the commit that wrote it."""
-        if not self._exists(opened, self._name.fence):
+        if not exists(opened, self._name, self._name.fence):
             return {}
         rows = opened.rows(
             f"SELECT partition, token, rows, version, run_id, pipeline, report FROM {self._name.sql(self._name.fence)} "
@@ -336,79 +346,7 @@ class PostgresStore:
         query = f"SELECT count(*) AS rows FROM {self._name.sql()}" + (f" WHERE {equal}" if equal else "")
         return int(opened.value(query, *(value for _, value in partition)))
 
-    def _exists(self, opened: Session, table: str) -> bool:
-        return bool(opened.value("SELECT to_regclass($1) IS NOT NULL AS there", self._name.sql(table)))
-
-    # What a table must be
-
-    def _types(self, schema: pa.Schema) -> dict[str, str]:
-        return sql_types(self.path, table_schema(schema, self._partition_by))
-
-    def _check(self, opened: Session, types: Mapping[str, str]) -> list[str]:
-        """Hold the table against a run's columns; returns the statements that make it fit."""
-        name = self._name
-        columns = columns_of(opened, self._name)
-        if not columns or not all(self._exists(opened, table) for table in (name.commits, name.fence)):
-            return ddl(name, types, self._partition_by, self._key)
-        labels = opened.rows(f"SELECT partition FROM {name.sql(name.fence)} LIMIT 1")
-        for label in (row["partition"] for row in labels):
-            found = [] if label == "-" else [unquote(p.partition("=")[0]) for p in label.split("/")]
-            _rules.check_partition_columns(self.path, self._partition_by, found)
-        _rules.check_schema(self.path, types, columns, widens=self._widens)
-        if self._key:
-            self._check_key(opened)
-        return widening(name, {column: kind for column, kind in types.items() if column not in columns})
-
-    def _check_key(self, opened: Session) -> None:
-        indices = opened.rows(
-            "SELECT array_agg(attname::text) AS columns FROM pg_index "
-            "JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey) "
-            "WHERE indrelid = to_regclass($1) AND indisunique AND indpred IS NULL GROUP BY indexrelid",
-            self._name.sql(),
-        )
-        if not any(sorted(index["columns"]) == sorted(self._key) for index in indices):
-            raise StoreError(
-                f"{self.path}: output.mode is upsert, and the table has no unique index on {listed(self._key)}",
-                next_step=f"ALTER TABLE {self._name.sql()} ADD PRIMARY KEY ({listed(self._key)}), or write elsewhere",
-                table=self.path,
-                expected=list(self._key),
-            )
-
-    def _check_rights(self, opened: Session, statements: Sequence[str]) -> None:
-        """Refuse before any work what PostgreSQL would refuse after it."""
-        name = self._name
-        if statements:
-            owned = opened.value(
-                "SELECT coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass($1)), "
-                "has_schema_privilege(to_regnamespace($2)::oid, 'CREATE'), false) AS may",
-                name.sql(),
-                quoted(name.schema),
-            )
-            if not owned:
-                raise StoreError(
-                    f"{self.path}: the table is not there or lacks columns, and this role may not make them",
-                    next_step="let its owner run: "
-                    + "; ".join(statements)
-                    + "; and grant what docs/postgres.md lists",
-                    table=self.path,
-                    statements=list(statements),
-                )
-            return
-        wanted = {name.table: ["SELECT", "INSERT", "DELETE"], name.commits: ["SELECT", "INSERT"]}
-        wanted[name.fence] = ["SELECT", "INSERT", "UPDATE"]
-        if self._key:
-            wanted[name.table].append("UPDATE")
-        pairs = [{"t": name.sql(table), "p": right} for table, rights in wanted.items() for right in rights]
-        lacking = opened.rows(
-            "SELECT t, p FROM json_to_recordset($1::json) AS pairs(t text, p text) WHERE NOT has_table_privilege(t, p)",
-            json.dumps(pairs),
-        )
-        if lacking:
-            raise StoreError(
-                f"{self.path}: this role lacks " + ", ".join(f"{row['p']} on {row['t']}" for row in lacking),
-                next_step="; ".join(f"GRANT {row['p']} ON {row['t']} TO ROLE" for row in lacking),
-                table=self.path,
-            )
+    # Sessions
 
     @contextmanager
     def _session(self, doing: str) -> Iterator[Session]:

@@ -55,7 +55,7 @@ class PartRows:
         if copied != staged:
             raise StoreError(
                 f"{table}: {copied} rows arrived of {staged} that were staged; nothing was changed",
-                next_step="run again; if it stays so, look for triggers on the table",
+                next_step="look for triggers and rules on the table; the server must count rows (track_counts)",
                 table=table,
                 expected=staged,
                 found=copied,

@@ -148,8 +148,9 @@ def _passes(state: str, said: str, error: Exception) -> bool:
         return state.startswith(_TRY_AGAIN)
     if not isinstance(error, _driver().OperationalError):
         return False
-    # libpq gives no code where there is no connection. FATAL is the server's own word: it was reached, and refused.
-    return "FATAL" not in said or any(word in said for word in _NO_ANSWER_YET)
+    # libpq gives no code where there is no connection. FATAL there is the server's own word: it answered, and refused.
+    refused = "Failed to connect" in str(error) and "FATAL" in said
+    return not refused or any(word in said for word in _NO_ANSWER_YET)
 
 
 def _driver() -> Any:
