@@ -11,6 +11,7 @@ from batchinfer.spec._pipeline import (
     QualitySpec,
 )
 from batchinfer.spec._template import fill_parameters, parameters_of
+from batchinfer.spec._urls import holds_password, is_database
 from batchinfer.spec._yaml import read_yaml
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "PipelineSpec",
     "QualitySpec",
     "fill_parameters",
+    "holds_password",
+    "is_database",
     "load_spec",
     "parameters_of",
     "parse_spec",

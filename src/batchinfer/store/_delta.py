@@ -10,7 +10,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import unquote
@@ -180,6 +180,18 @@ class DeltaStore:
             # Arrow's own filesystem: delta-rs' is called back in Python, also by threads that outlive it at exit.
             filesystem, root = files.locate(self.path)
             return table.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, filesystem))
+
+    def exists(self) -> bool:
+        """Whether there is a table."""
+        return files.exists(self.path)
+
+    def find(self, equal: Mapping[str, pa.Scalar]) -> pa.Table:
+        """The rows whose columns have these values."""
+        return _rules.matching(self.dataset(), equal)
+
+    def clear(self, run_id: str) -> None:
+        """Delete the run's receipts. Its parts are the table."""
+        files.delete(_runs.receipts(self._state, run_id))
 
     def _open(self) -> Any:
         from deltalake import DeltaTable
