@@ -49,7 +49,9 @@ def test_a_run_is_explained_told_swept_and_measured(spec_file: Path, pipeline: A
     (commit,) = json.loads(said["results history"].stdout)
     assert (commit["run_id"], commit["version"]) == (report.run_id, report.table_version)
     assert report.run_id in said["drift"].stdout
-    assert not list((pipeline.root / "staging").rglob("*.parquet")), "what is in the table is not kept as files too"
+    assert not list((pipeline.root / "staging").rglob("*.parquet")), (
+        "what is in the table is not kept as files too"
+    )
 
 
 def test_a_rerun_finds_its_rows_and_does_nothing(spec_file: Path) -> None:
