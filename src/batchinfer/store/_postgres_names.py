@@ -108,15 +108,15 @@ _ARROW = {sql: kind for kind, sql in _SIMPLE.items()} | {
 _NUMERIC = re.compile(r"numeric\((\d+),(\d+)\)")
 
 
-def sql_types(table: str, columns: pa.Schema) -> dict[str, str]:
-    """Each column's type, spelled as PostgreSQL itself spells it.
+def sql_types(table: str, columns: pa.Schema, *, as_json: bool = False) -> dict[str, str]:
+    """Each column's type, spelled as PostgreSQL itself spells it; `as_json`, what has none is JSON text.
 
     Raises:
         StoreError: a column has no such type, or too long a name; names it.
     """
     types = {}
     for field in columns:
-        found = sql_type(field.type)
+        found = sql_type(field.type) or ("text" if as_json else None)
         if found is None or _bytes(field.name) > _NAME_BYTES or "\0" in field.name:
             why = f"has the type {field.type}" if found is None else f"has a name over {_NAME_BYTES} bytes"
             raise StoreError(

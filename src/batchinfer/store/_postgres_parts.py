@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from batchinfer.core import POSITION, SOURCE, Partition, StagedPart, constant_label, files
 from batchinfer.errors import StoreError
+from batchinfer.store._postgres_names import sql_type
 from batchinfer.store._postgres_session import NO_SUCH_TEXT, sqlstate
 
 _BATCH_ROWS = 1 << 16
@@ -38,7 +40,10 @@ class PartRows:
         self._parts = parts
         self._labels = [field.name for field in schema if pa.types.is_dictionary(field.type)]
         label = pa.dictionary(pa.int32(), pa.string())
-        self.schema = pa.schema([*schema, *(pa.field(name, label) for name in partition_by)])
+        stored = [
+            f if f.name in self._labels or sql_type(f.type) else f.with_type(pa.string()) for f in schema
+        ]
+        self.schema = pa.schema([*stored, *(pa.field(name, label) for name in partition_by)])
         self._failure: Exception | None = None
 
     def reader(self) -> pa.RecordBatchReader:
@@ -94,7 +99,7 @@ class PartRows:
             for batch in parquet.iter_batches(_BATCH_ROWS):
                 columns = [batch.column(name) for name in stored]
                 columns += [constant_label(value, batch.num_rows) for _, value in partition]
-                typed = [column.cast(field.type) for column, field in zip(columns, self.schema, strict=True)]
+                typed = [_as(column, field.type) for column, field in zip(columns, self.schema, strict=True)]
                 yield pa.RecordBatch.from_arrays(typed, schema=self.schema)
 
     def _explain_text(self, table: str, error: Exception) -> None:
@@ -130,6 +135,13 @@ class PartRows:
                 table=table,
                 key={name: twice[name] for name in key},
             ) from error
+
+
+def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """A column as its table holds it: of a type that PostgreSQL has not, in a quarantine, as JSON text."""
+    if pa.types.is_nested(column.type) and not pa.types.is_nested(kind):
+        return pa.array([None if v is None else json.dumps(v, default=str) for v in column.to_pylist()], kind)
+    return column.cast(kind)
 
 
 def _first_nul(column: pa.Array) -> int | None:

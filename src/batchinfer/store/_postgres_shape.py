@@ -19,7 +19,7 @@ from batchinfer.store._postgres_session import Session
 
 @dataclass(frozen=True, slots=True)
 class TableShape:
-    """What a run asks of a table. With a `key` that is its primary key; one that `widens` takes new columns."""
+    """What a run asks of a table. With a `key` that is its primary key; one that `widens` takes any new columns."""
 
     path: str
     name: TableName
@@ -29,7 +29,7 @@ class TableShape:
 
     def types(self, schema: pa.Schema) -> dict[str, str]:
         """The table's columns for rows of `schema`. Raises StoreError where PostgreSQL has no such type."""
-        return sql_types(self.path, table_schema(schema, self.partition_by))
+        return sql_types(self.path, table_schema(schema, self.partition_by), as_json=self.widens)
 
     def check(self, opened: Session, types: Mapping[str, str]) -> list[str]:
         """Hold the table against a run's columns; returns the statements that make it fit."""

@@ -303,6 +303,13 @@ def test_a_table_that_widens_takes_new_columns_and_rows_without_old_ones(path: s
         store.begin("run3", pa.schema([pa.field("new", pa.string()), *LINEAGE]), [day("d3")])
 
 
+def test_a_table_that_widens_holds_what_postgres_has_no_type_for_as_json(path: str) -> None:
+    store = opened(path, widens=True)
+    write(store, rows_of({"nested": pa.array([[[1], [2, None]], None])}))
+    assert store.dataset().to_table(["nested"])["nested"].to_pylist() == ["[[1], [2, null]]", None]
+    store.begin("run2", rows_of({"nested": pa.array([[[1]]])}).schema, [day("d2")])
+
+
 # One key, one row
 
 
