@@ -205,11 +205,15 @@ class ParquetStore:
         Raises:
             StoreError: there is no table.
         """
-        if not self._table.is_dir():
+        if _first_part(self._table) is None:  # also while the first commit has made its folder, and no more
             raise StoreError(f"{self.path}: no table here", path=self.path)
         columns = pa.schema([pa.field(name, pa.string()) for name in self._partition_by])
         layout = ds.HivePartitioning(columns, segment_encoding="uri")
         found = ds.dataset(self.path, format="parquet", partitioning=layout)
+        for _ in range(10):  # a listing in the midst of an exchange may have come back empty
+            if found.files:
+                break
+            found = ds.dataset(self.path, format="parquet", partitioning=layout)
         if self._widens:
             every = [part.physical_schema for part in found.get_fragments()]
             found = found.replace_schema(pa.unify_schemas([*every, found.schema]))
