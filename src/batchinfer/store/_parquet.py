@@ -205,7 +205,7 @@ class ParquetStore:
         Raises:
             StoreError: there is no table.
         """
-        if _first_part(self._table) is None:  # also while the first commit has made its folder, and no more
+        if not self._table.is_dir():
             raise StoreError(f"{self.path}: no table here", path=self.path)
         columns = pa.schema([pa.field(name, pa.string()) for name in self._partition_by])
         layout = ds.HivePartitioning(columns, segment_encoding="uri")
