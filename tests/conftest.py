@@ -165,6 +165,3 @@ def connect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(60)
-        # pyspark remembers there that this process speaks to a server; a test of classic Spark may follow.
-        for name in ("SPARK_CONNECT_MODE_ENABLED", "SPARK_REMOTE"):
-            os.environ.pop(name, None)

@@ -57,6 +57,13 @@ def give_session(session: SparkSession) -> None:
         if not _users[id(session)]:
             del _users[id(session)]
             session.stop()
+            _leave_connect_mode(session)
+
+
+def _leave_connect_mode(session: SparkSession) -> None:
+    """pyspark marks a process that has spoken to a server, and makes no local session there any more."""
+    if is_connect(session):
+        os.environ.pop("SPARK_CONNECT_MODE_ENABLED", None)
 
 
 def _active(kind: type[SparkSession]) -> SparkSession | None:
