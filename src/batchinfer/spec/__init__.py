@@ -9,6 +9,7 @@ from batchinfer.spec._pipeline import (
     OutputSpec,
     PipelineSpec,
     QualitySpec,
+    ScheduleSpec,
 )
 from batchinfer.spec._template import fill_parameters, parameters_of
 from batchinfer.spec._yaml import read_yaml
@@ -21,6 +22,7 @@ __all__ = [
     "OutputSpec",
     "PipelineSpec",
     "QualitySpec",
+    "ScheduleSpec",
     "fill_parameters",
     "load_spec",
     "parameters_of",
