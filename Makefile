@@ -7,7 +7,7 @@ PIPELINE := pipelines/flight_delay
 BENCH := build/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage torture check format bench bench-peers constraints pyfiles clean
+.PHONY: help setup demo test coverage torture airflow-test check format bench bench-peers constraints pyfiles clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ coverage: $(INSTALLED) ## Run the tests and hold their coverage against the floo
 
 torture: $(INSTALLED) ## Run the seeded fault tests whole (minutes)
 	BATCHINFER_TORTURE=all $(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults $(ARGS)
+
+airflow-test: $(INSTALLED) ## Run the DAGs under Airflow's scheduler, and train anew (minutes)
+	BATCHINFER_AIRFLOW=1 $(BIN)/python -m pytest tests/integration/airflow $(ARGS)
 
 check: $(INSTALLED) ## Lint, types and layers
 	$(BIN)/ruff check .

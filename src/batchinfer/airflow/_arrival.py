@@ -37,7 +37,7 @@ def arrived(path: str, marker: str | None) -> bool:
 class InputTrigger(BaseTrigger):  # type: ignore[misc]
     """Looks for an input each `poll_s` seconds until it is there, or `until`, in seconds since 1970, has passed.
 
-    Fires once, with True for an input that has arrived. A location that cannot be looked at is looked at again.
+    Fires once, and says whether the input has arrived. A location that cannot be looked at is looked at again.
     """
 
     def __init__(self, path: str, marker: str | None, poll_s: float, until: float) -> None:
@@ -57,13 +57,13 @@ class InputTrigger(BaseTrigger):  # type: ignore[misc]
         while True:
             try:
                 if await asyncio.to_thread(arrived, self.path, self.marker):
-                    yield TriggerEvent(True)
+                    yield TriggerEvent({"path": self.path, "arrived": True})
                     return
             except OSError as e:
                 self.log.warning("cannot look at %s just now: %s", self.path, e)
             left = self.until - time.time()
             if left <= 0:
-                yield TriggerEvent(False)
+                yield TriggerEvent({"path": self.path, "arrived": False})
                 return
             await asyncio.sleep(min(self.poll_s, left))
 
@@ -115,17 +115,18 @@ class InputSensor(BaseSensorOperator):  # type: ignore[misc]
         except OSError as e:
             self.log.warning("cannot look at %s just now: %s", path, e)
         if self.timeout <= 0:
-            return self.arrived(context, False, path)
+            return self.looked(context, {"path": path, "arrived": False})
         self.log.info("%s is not there yet", path)
         trigger = InputTrigger(path, self.marker, self.poke_interval, time.time() + self.timeout)
         # The trigger ends by itself, with an event that says so; the limit is for a triggerer that hangs.
         grace = timedelta(seconds=self.timeout + self.poke_interval + 600)
-        self.defer(trigger=trigger, method_name="arrived", kwargs={"path": path}, timeout=grace)
+        self.defer(trigger=trigger, method_name="looked", timeout=grace)
         raise AssertionError("defer does not return")
 
-    def arrived(self, context: Any, event: bool, path: str) -> str:
+    def looked(self, context: Any, event: dict[str, Any]) -> str:
         """Go on when the trigger has fired."""
-        if not event:
+        path = str(event["path"])
+        if not event["arrived"]:
             raise AirflowSensorTimeout(f"{path} has not arrived within {self.timeout:g} s")
         return path
 

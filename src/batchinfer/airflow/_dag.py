@@ -57,7 +57,9 @@ def pipeline_dag(pipeline: str, folder: str | Path) -> DAG:
     if schedule is None:
         raise SpecError(f"{pipeline}: there is no section 'schedule:'", next_step="see docs/airflow.md")
     names = list(schedule.parameters)
-    values = {name: f"{{{{ parameter('{name}', params, data_interval_start) }}}}" for name in names}
+    values = {
+        name: f"{{{{ parameter('{name}', params, data_interval_start | default(none)) }}}}" for name in names
+    }
     given = [text for name in names for text in ("-p", f"{name}={values[name]}")]
     with _dag(spec, pipeline, schedule) as dag:
         arrived = InputSensor(
