@@ -132,7 +132,8 @@ def deployment(
 ) -> Deployment:
     """No pipelines yet."""
     folder = tmp_path_factory.mktemp("deployment")
-    shutil.copytree(migrated, folder / "home")
+    # Airflow's configuration file names the folder that it was made in.
+    shutil.copytree(migrated, folder / "home", ignore=shutil.ignore_patterns("airflow.cfg"))
     (folder / "root" / "dags").mkdir(parents=True)
     shutil.copy(ROOT / "dags" / "batchinfer_nightly.py", folder / "root" / "dags")
     return Deployment(folder / "root", folder / "home", registry, rows)
