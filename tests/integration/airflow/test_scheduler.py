@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 from tests.integration.airflow.conftest import ROOT, Deployment
@@ -42,6 +44,16 @@ class Standalone:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def post(self, path: str, body: dict[str, Any]) -> None:
+        """As the UI does it: a button there is a call of this API."""
+        base = self.environment["AIRFLOW__API__BASE_URL"]
+        with urlopen(f"{base}/auth/token", timeout=60) as answer:
+            token = json.load(answer)["access_token"]
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        request = Request(f"{base}/api/v2/{path}", json.dumps(body).encode(), headers)
+        with urlopen(request, timeout=60) as answer:
+            assert answer.status == 200, answer.read()
 
     def tasks(self, dag: str) -> list[tuple[str, str, str | None, int]]:
         """Run, task, state and try of each task instance of a DAG."""
@@ -86,6 +98,7 @@ def standalone(deployment: Deployment) -> Iterator[Standalone]:
         "AIRFLOW__CORE__PARALLELISM": "2",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__API__HOST": "127.0.0.1",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
@@ -173,7 +186,9 @@ def test_a_cleared_task_is_killed_and_runs_again(standalone: Standalone) -> None
     standalone.command("dags", "trigger", "slow", "--conf", json.dumps({"ds": "2013-01-05"}))
     standalone.wait((root / "pid").exists, "the run has not begun")
     first = int((root / "pid").read_text())
-    standalone.command("tasks", "clear", "slow", "--task-regex", "^score$", "--yes")
+    run_id = next(run for run, task, *_ in standalone.tasks("slow") if task == "score")
+    clear = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["score"], "only_failed": False}
+    standalone.post("dags/slow/clearTaskInstances", clear)
     standalone.wait(lambda: not Path(f"/proc/{first}").exists(), "the run goes on", 120)
     assert not (standalone.deployment.results("slow") / "_delta_log").exists()
     (root / "hold").unlink()
