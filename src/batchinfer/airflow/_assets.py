@@ -8,16 +8,14 @@ from batchinfer.spec import PipelineSpec, parameters_of
 
 
 def results_asset(spec: PipelineSpec) -> Asset:
-    """`<pipeline>/results`, at the results table. An event for each partition that was published.
+    """`<pipeline>/results`, at the results table where its path says where that is. An event for each publication.
 
     Its extra has the parameters, the run id, the table's version, the model and the rows.
     """
-    path = spec.output.path
-    name = f"{spec.name}/results"
-    if parameters_of(path):  # each run writes a table of its own: no one address is that of all
-        return Asset(name, group="batchinfer")
-    uri = path if "://" in path else f"file://{path if path.startswith('/') else '/' + path}"
-    return Asset(name, uri, group="batchinfer")
+    path, name = spec.output.path, f"{spec.name}/results"
+    if parameters_of(path) or not ("://" in path or path.startswith("/")):
+        return Asset(name, group="batchinfer")  # a table for each run, or below whatever folder a worker has
+    return Asset(name, path if "://" in path else f"file://{path}", group="batchinfer")
 
 
 def drift_asset(pipeline: str) -> Asset:
