@@ -7,7 +7,9 @@ PIPELINE := pipelines/flight_delay
 BENCH := build/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage torture airflow-test check format bench bench-peers constraints pyfiles clean
+POSTGRES_ABSENT := ! command -v postgres >/dev/null && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1
+
+.PHONY: help setup postgresql demo test coverage torture airflow-test check format bench bench-peers constraints pyfiles clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -17,10 +19,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "batchinfer needs Python 3.11 or newer: make PYTHON=python3.11 …"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[cpu,dev,convert,quality,drift,spark,dask,airflow]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[cpu,dev,convert,quality,drift,spark,dask,airflow,postgres]'
 	@touch $@
 
 setup: $(INSTALLED) ## Set up .venv with all that demo, test and check need
+
+postgresql: ## Install a PostgreSQL server for the tests, where root can have it from Debian
+	@if $(POSTGRES_ABSENT); then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends postgresql; \
+		else echo "no PostgreSQL, and not root on Debian: the tests that need one are skipped"; fi; fi
 
 demo: $(INSTALLED) ## Score the sample flights and show what came out
 	@$(BIN)/batchinfer demo
@@ -47,9 +55,10 @@ format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format --quiet .
 
-bench: $(INSTALLED) ## Measure a run of 10 M rows against the floor of the hardware (minutes)
+bench: $(INSTALLED) ## Measure runs of 10 M rows: against the floor of the hardware, and checked (minutes)
 	$(BIN)/python -m benchmarks.data --folder $(BENCH)
 	$(BIN)/python -m benchmarks.core --folder $(BENCH)
+	$(BIN)/python -m benchmarks.quality --folder $(BENCH)
 	$(BIN)/python -m benchmarks.startup
 
 pyfiles: $(INSTALLED) ## Build the archive that takes batchinfer itself to Spark's workers

@@ -9,6 +9,7 @@ nulls and a unique int64 `id`, repeated to the length asked for.
 
     flights-ROWSxFILES/*.parquet   row groups of 131,072, pyarrow's default encodings
     sample.parquet                 4,096 rows of the same
+    reference.parquet              all flights once, without an id: what drift is measured against
     mlp.onnx                       13-64-64-1, trained, standardisation inside the graph
     lightgbm.onnx                  200 trees of 31 leaves, trained
     mlp.yaml, lightgbm.yaml        how columns become the graph's `input` and its `score` a column
@@ -145,6 +146,13 @@ def ensure_sample(folder: Path) -> Path:
     return make(folder / "sample.parquet", write)
 
 
+def ensure_reference(folder: Path) -> Path:
+    """The rows that the models were trained on, for their drift reference."""
+    return make(
+        folder / "reference.parquet", lambda path: pq.write_table(features_of(joined_flights()), path)
+    )
+
+
 def training_set() -> tuple[Floats, Floats]:
     """Features [N, 13] and minutes late on arrival [N] of the flights that arrived."""
     flights = joined_flights()
@@ -240,6 +248,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=1)
     options = parser.parse_args()
     ensure_sample(options.folder)
+    ensure_reference(options.folder)
     for name in MODELS:
         ensure_model(options.folder, name)
     print(ensure_flights(options.folder, options.rows, options.files))

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from .data import KEY, ensure_model, ensure_sample
+from .data import KEY, ensure_model, ensure_reference, ensure_sample
 from .measure import spawn
 
 DRIVER = Path(__file__).with_name("driver.py")
+SUITE = Path(__file__).with_name("expectations.json").resolve()
+"""Ten expectations over the flights; see `quality.py`."""
 
 
 def installed() -> bool:
@@ -66,10 +68,10 @@ class Job:
 
     def run(self) -> RunFigures:
         """Raises SystemExit when the run fails, or has not written a result for each row."""
-        shutil.rmtree(self.results, ignore_errors=True)
+        self._clear()
         child = spawn([sys.executable, DRIVER, self.spec], cwd=self.spec.parent)
         written = rows_written(self.results)
-        shutil.rmtree(self.results, ignore_errors=True)
+        self._clear()
         if written != self.rows:
             raise SystemExit(f"{self.rows:,} rows in, {written:,} out: {self.spec}")
         report = child.report
@@ -81,6 +83,10 @@ class Job:
             peak_mb=report["peak_mb"],
         )
 
+    def _clear(self) -> None:
+        for folder in (self.results, self.results.with_name(f"{self.results.name}_drift")):
+            shutil.rmtree(folder, ignore_errors=True)
+
 
 def rows_written(folder: Path) -> int:
     """Rows in the Parquet files under `folder`, by their footers; metadata folders left out."""
@@ -91,27 +97,38 @@ def rows_written(folder: Path) -> int:
     )
 
 
-def prepare(folder: Path, work: Path, flights: Path, rows: int, model: str) -> Job:
-    """Add `model` to a registry in `work`, with the command line, and write a spec that uses it."""
+def prepare(folder: Path, work: Path, flights: Path, rows: int, model: str, *, checked: bool = False) -> Job:
+    """Add `model` to a registry in `work`, and write a spec that uses it; `checked`: see `write_job`."""
+    if not (work / "models" / model).exists():
+        add_model(folder, work, model, reference=checked)
+    return write_job(work, flights, rows, model, checked=checked)
+
+
+def add_model(folder: Path, work: Path, model: str, *, reference: bool = False) -> None:
+    """Add `model` to a registry in `work`, with the command line; `reference`: and what it was trained on."""
     onnx, sample = ensure_model(folder, model).resolve(), ensure_sample(folder).resolve()
-    registry = work / "models"
-    if not (registry / model).exists():
-        spawn(
-            [
-                *(*command(), "model", "add", model, "--onnx", str(onnx)),
-                *("--sample", str(sample), "--config", str(onnx.with_suffix(".yaml"))),
-                *("--registry", str(registry), "--alias", "champion"),
-            ],
-            cwd=work,
-        )
-    place = work / f"{model}-{rows}"
+    spawn(
+        [
+            *(*command(), "model", "add", model, "--onnx", str(onnx)),
+            *("--sample", str(sample), "--config", str(onnx.with_suffix(".yaml"))),
+            *("--registry", str(work / "models"), "--alias", "champion"),
+            *(("--reference", str(ensure_reference(folder).resolve())) if reference else ()),
+        ],
+        cwd=work,
+    )
+
+
+def write_job(work: Path, flights: Path, rows: int, model: str, *, checked: bool = False) -> Job:
+    """Write a spec for a model that was added; `checked`: with the suite, and drift against the model's reference."""
+    place = work / f"{model}-{rows}{'-checked' if checked else ''}"
     place.mkdir()
     spec, results = place / "pipeline.yaml", place / "results"
     spec.write_text(
         f"name: bench-{model}\n"
         f"model: {model}@champion\n"
-        f"registry: {registry}\n"
+        f"registry: {work / 'models'}\n"
         f"input: {{path: '{flights.resolve()}', key: [{KEY}]}}\n"
         f"output: {{store: delta, path: '{results}'}}\n"
+        + (f"quality: {{suite: '{SUITE}'}}\ndrift: {{reference: model}}\n" if checked else "")
     )
     return Job(spec, results, rows)

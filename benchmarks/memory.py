@@ -1,6 +1,7 @@
 """Does a run's memory grow with its rows?
 
     python -m benchmarks.memory                           # 10 M rows against 100 M
+    python -m benchmarks.memory --checked                 # the same with a suite and drift: see quality.py
     python -m benchmarks.memory --rows 1000000 4000000
 
 Peak resident memory of `batchinfer.run` in a fresh process, at two sizes, the files written in
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs=2, default=[10_000_000, 100_000_000])
     parser.add_argument("--files", type=int, default=1)
     parser.add_argument("--model", choices=list(MODELS), default="mlp")
+    parser.add_argument("--checked", action="store_true", help="with the suite, and drift")
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
     options = parser.parse_args()
     if not installed():
@@ -37,6 +39,7 @@ def main() -> None:
                 ensure_flights(options.folder, rows, options.files),
                 rows,
                 options.model,
+                checked=options.checked,
             )
             for rows in options.rows
         ]
@@ -47,7 +50,11 @@ def main() -> None:
         [f"{job.rows:,}", f"{peak:.0f}", f"{peak / peaks[0]:.2f}"]
         for job, peak in zip(jobs, peaks, strict=True)
     ]
-    table(f"{options.model}: memory", ["rows", "peak MB", "ratio"], lines)
+    table(
+        f"{options.model}{' with suite and drift' if options.checked else ''}: memory",
+        ["rows", "peak MB", "ratio"],
+        lines,
+    )
     print(f"  {verdict(growth, GROWTH_GOAL)}")
     figures: Figures = {
         "rows": options.rows,

@@ -19,6 +19,14 @@ import pytest
 import yaml
 
 from batchinfer.spec import PipelineSpec, load_spec
+from tests import postgres
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A database of this process' own PostgreSQL server; skips where none is installed."""
+    with postgres.server() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,15 @@
-"""Both stores keep the promises of a results store."""
+"""Every store keeps the promises of a results store."""
 
 from functools import partial
+
+import pytest
+from tests.postgres import open_in
 
 from batchinfer.store import open_store
 from batchinfer.testing import StoreConformance
 
 DELTA = "deltalake.table:DeltaTable"
+POSTGRES = "batchinfer.store._postgres"
 PARQUET = "batchinfer.store._parquet:ParquetStore"
 
 
@@ -26,3 +30,18 @@ class TestParquetStore(StoreConformance):
         "batchinfer.store._parquet:_append",
     )
     decisive_step = f"{PARQUET}._go_live"
+
+
+class TestPostgresStore(StoreConformance):
+    steps = (
+        f"{POSTGRES}:PostgresStore._prepare",
+        f"{POSTGRES}:PostgresStore._announce",
+        f"{POSTGRES}:PostgresStore._move_fence",
+        f"{POSTGRES}:PostgresStore._replace",
+        f"{POSTGRES}:_end",
+    )
+    decisive_step = f"{POSTGRES}:_end"
+
+    @pytest.fixture(autouse=True)
+    def _on_a_server(self, postgres_url: str) -> None:
+        type(self).factory = partial(open_in, postgres_url)

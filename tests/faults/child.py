@@ -74,6 +74,12 @@ def _inside_exchange(when: Callable[..., None]) -> None:
     when(_parquet, "exchange")
 
 
+def _at_the_end_of_a_transaction(when: Callable[..., None]) -> None:
+    from batchinfer.store import _postgres
+
+    when(_postgres, "_end")
+
+
 STEPS: dict[str, Callable[[], None]] = {
     "planned": lambda: after(_job, "make_plan"),
     "before the first part": lambda: before(_parts.PartWriter, "finish"),
@@ -85,6 +91,8 @@ STEPS: dict[str, Callable[[], None]] = {
     "inside the commit, after the transaction": lambda: _inside_delta_commit(after),
     "before the folders change places": lambda: _inside_exchange(before),
     "after the folders changed places": lambda: _inside_exchange(after),
+    "before COMMIT": lambda: _at_the_end_of_a_transaction(before),
+    "after COMMIT": lambda: _at_the_end_of_a_transaction(after),
     "after the commit": lambda: after(_job, "_commit"),
     "after the quarantine's commit": lambda: after(_job, "_commit_quarantine"),
     "before the drift's history": lambda: before(_job, "keep_drift"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pytest
 from batchinfer.runs import RunRecords, RunReport, _job, open_results, read_drift, run
 from batchinfer.source import plan_units
 from batchinfer.spec import load_spec
+from tests.postgres import drop_tables, table_path
 
 CHILD = Path(__file__).with_name("child.py")
 ROWS_A_DAY = 3_000
@@ -89,6 +91,8 @@ class Child:
 
     spec_file: Path
     environment: dict[str, str]
+    results: Path
+    """The folder below which staged files lie, and the tables too where files are what they are."""
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -121,7 +125,7 @@ class Child:
         return process.returncode
 
 
-@pytest.fixture(params=["delta", "parquet"])
+@pytest.fixture(params=["delta", "parquet", "postgres"])
 def faulty(
     request: pytest.FixtureRequest, pipeline: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Child:
@@ -133,17 +137,21 @@ def faulty(
     table = table.set_column(1, "x0", pa.chunked_array([pa.array(x0, pa.float32())]))
     pipeline.write_input(table, row_group_size=UNIT_ROWS)
     (pipeline.root / "suite.json").write_text(json.dumps(SUITE))
+    path = str(pipeline.output)
+    if request.param == "postgres":
+        path = table_path(request.getfixturevalue("postgres_url"), pipeline.root)
+        monkeypatch.setenv("BATCHINFER_STAGING", str(pipeline.output))
     spec_file = pipeline.write_spec(
         quality={"suite": "suite.json"},
         drift={"thresholds": {"psi": 0.1}},
         output={
             "store": request.param,
-            "path": str(pipeline.output),
+            "path": path,
             "partition_by": ["ds"],
             "carry": ["note", "x2"],
         },
     )
-    return Child(spec_file, dict(os.environ))
+    return Child(spec_file, dict(os.environ), pipeline.output.parent)
 
 
 @pytest.fixture
@@ -164,3 +172,12 @@ def hold_commits(monkeypatch: pytest.MonkeyPatch) -> Callable[[threading.Barrier
 
 def rerun(child: Child) -> RunReport:
     return run(load_spec(child.spec_file), {"ds": "d1"})
+
+
+def forget(child: Child) -> None:
+    """Remove tables and records."""
+    output = load_spec(child.spec_file).output
+    if output.store == "postgres":
+        drop_tables(output.path)
+    shutil.rmtree(child.results, ignore_errors=output.store == "postgres")
+    shutil.rmtree(RunRecords().location)

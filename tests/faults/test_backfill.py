@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
@@ -26,7 +24,7 @@ from batchinfer.runs import (
     run,
 )
 from batchinfer.spec import load_spec
-from tests.faults.conftest import Child, results_digest
+from tests.faults.conftest import Child, forget, results_digest
 
 DAYS = ("2013-01-01", "2013-01-02", "2013-01-03")
 FIRST = date.fromisoformat(DAYS[0])
@@ -65,11 +63,6 @@ def undisturbed(child: Child) -> dict[str, Any]:
     found = left(child)
     forget(child)
     return found
-
-
-def forget(child: Child) -> None:
-    shutil.rmtree(Path(load_spec(child.spec_file).output.path).parent)
-    shutil.rmtree(RunRecords().location)
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from batchinfer.runs import RunRecords
 from batchinfer.spec import load_spec
 from tests.faults.child import STEPS
-from tests.faults.conftest import QUARANTINED, ROWS_A_DAY, UNIT_ROWS, Child, rerun, tables_of
+from tests.faults.conftest import QUARANTINED, ROWS_A_DAY, UNIT_ROWS, Child, forget, rerun, tables_of
 
 UNITS = ROWS_A_DAY // UNIT_ROWS
 MOMENTS = 50 if os.environ.get("BATCHINFER_TORTURE") == "all" else 5
-ONLY_DELTA = {step for step in STEPS if "transaction" in step}
-ONLY_PARQUET = {step for step in STEPS if "changed places" in step or "change places" in step}
+WORDS = {"delta": ("transaction",), "parquet": ("changed places", "change places"), "postgres": ("COMMIT",)}
+ONLY = {
+    store: {step for step in STEPS if any(word in step for word in words)} for store, words in WORDS.items()
+}
+"""The steps that one store alone has."""
 
 
 def undisturbed(child: Child) -> dict[str, Any]:
@@ -26,12 +27,6 @@ def undisturbed(child: Child) -> dict[str, Any]:
     found = tables_of(child.spec_file, rerun(child))
     forget(child)
     return found
-
-
-def forget(child: Child) -> None:
-    """Remove tables and records."""
-    shutil.rmtree(Path(load_spec(child.spec_file).output.path).parent)
-    shutil.rmtree(RunRecords().location)
 
 
 def touch_input(child: Child, seconds: int) -> None:
@@ -43,7 +38,7 @@ def touch_input(child: Child, seconds: int) -> None:
 @pytest.mark.parametrize("step", STEPS)
 def test_a_run_killed_at_each_step_ends_as_if_it_had_not_been(faulty: Child, step: str) -> None:
     store = load_spec(faulty.spec_file).output.store
-    if step in (ONLY_PARQUET if store == "delta" else ONLY_DELTA):
+    if any(step in steps for other, steps in ONLY.items() if other != store):
         pytest.skip(f"the {store} store has no such step")
     touch_input(faulty, 2)
     expected = undisturbed(faulty)
@@ -75,8 +70,7 @@ def test_verified_units_are_not_scored_again(faulty: Child, step: str, reused: s
 def test_a_staged_part_that_was_damaged_is_scored_again(faulty: Child) -> None:
     expected = undisturbed(faulty)
     faulty.killed_at("before the commit")
-    root = Path(load_spec(faulty.spec_file).output.path).parent
-    part = sorted(root.rglob("part-*.parquet"))[0]
+    part = sorted(faulty.results.rglob("part-*.parquet"))[0]
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 1
     part.write_bytes(content)

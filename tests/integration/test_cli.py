@@ -304,7 +304,7 @@ def test_json_logs_are_json_lines_with_the_run_id_and_nothing_else(
     assert lines[-1]["level"] == "ERROR" and "QualityGate" in lines[-1]["message"]
     assert lines[-1]["run_id"] == json.loads(result.stdout)["run_id"]
     result = invoke("--log-format", "json", "run", spec, "-p", "ds=d9", code=2)
-    assert "InputError" in json.loads(result.stderr)["message"]
+    assert "NoInput" in json.loads(result.stderr)["message"]
 
 
 def test_text_logs_go_to_stderr_once_for_each_command(spec: str) -> None:

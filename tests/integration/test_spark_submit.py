@@ -64,7 +64,8 @@ def submit(folder: Path, spec: Path, worker_python: Path, *options: str) -> subp
             *(str(folder / "score.py"), str(spec), "d1"),
         ],
         env={
-            **os.environ,
+            # A session of Spark Connect, which another test of this process may have had, leaves its mark here.
+            **{name: value for name, value in os.environ.items() if not name.startswith("SPARK_")},
             "PYSPARK_DRIVER_PYTHON": sys.executable,
             "PYSPARK_PYTHON": str(worker_python),
             "BATCHINFER_RUNS": str(folder / "runs"),

@@ -67,9 +67,9 @@ def test_a_worker_needs_neither_the_drivers_folder_nor_the_transforms_file(
     assert near.units[0].slices[0].file.path.startswith("input/")
 
 
-def test_paths_of_this_machine_are_refused_where_workers_are_elsewhere(plan: Plan) -> None:
+def test_paths_of_this_machine_are_refused_where_workers_are_elsewhere(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"(?s)input.path: .*file:///"):
-        check_visible(plan)
+        check_visible(plan, staged_in(tmp_path))
 
 
 @pytest.mark.parametrize("key", ["master", "remote"])

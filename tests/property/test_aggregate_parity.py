@@ -126,6 +126,11 @@ def test_a_quantile_is_judged_alike(kind: str, data: st.DataObject) -> None:
     bound = st.none() | st.sampled_from(finite)
     drawn: list[Any] = [data.draw(st.tuples(bound, bound)) for _ in quantiles]
     ranges = [(high, low) if None not in (low, high) and low > high else (low, high) for low, high in drawn]
+    methods = [None, "linear", "lower", "higher", "midpoint"]
+    if (
+        kind == "bytes"
+    ):  # between two of them NumPy's own arithmetic in 8 bits overflows: of -21 and 111 it finds 173
+        methods = [None, "lower", "higher"]
     stated = [
         expectation(
             "column_quantile_values_to_be_between",
@@ -133,7 +138,7 @@ def test_a_quantile_is_judged_alike(kind: str, data: st.DataObject) -> None:
             quantile_ranges={"quantiles": quantiles, "value_ranges": [list(pair) for pair in ranges]},
             **({"allow_relative_error": method} if method else {}),
         )
-        for method in (None, "linear", "lower", "higher", "midpoint")
+        for method in methods
     ]
     for one, theirs in zip(stated, validate(table, stated), strict=True):
         ours = judge(compiled(one, table.schema), table, data.draw(st.integers(0, 2**32)))

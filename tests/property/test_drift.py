@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchinfer.core import exact_sum
 from batchinfer.drift import Profile, Reference, Thresholds, build_reference, measure
 from batchinfer.drift._counting import BLOCK
-from batchinfer.drift._sums import exact_sum
 
 EMPTY = pa.RecordBatch.from_arrays([], names=[])
 TEXTS = st.none() | st.sampled_from(["a", "b", "", "ü", "c" * 40])
@@ -127,6 +127,19 @@ def test_sums_are_exact(data: st.DataObject, dtype: type[np.generic]) -> None:
     values = np.tile(values, data.draw(st.sampled_from([1, 50, 1000])))
     found = exact_sum(values, values.min().item(), values.max().item())
     assert found == sum(map(Fraction, values.tolist()))
+
+
+@given(
+    st.lists(st.integers(-3000, 3000) | st.just(0), min_size=1, max_size=30),
+    st.sampled_from([2.0**-140, 2.0**-9, 1.0, 2.0**90]),
+    st.sampled_from([4095, 4096, 5000, 131_072]),
+)
+def test_sums_of_short_float32_are_exact_and_so_of_any_number_of_them(
+    some: list[int], unit: float, rows: int
+) -> None:
+    values = np.resize(np.array(some, np.float32), rows) * np.float32(unit)
+    found = exact_sum(values, values.min().item(), values.max().item())
+    assert found == sum(np.resize(some, rows).tolist()) * Fraction(unit)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])

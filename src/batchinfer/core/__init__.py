@@ -28,6 +28,7 @@ from batchinfer.core._results import (
     RUN_ID,
     SOURCE,
     Lineage,
+    constant_label,
     quarantine_schema,
     result_schema,
     rows_of_partition,
@@ -36,6 +37,7 @@ from batchinfer.core._results import (
 )
 from batchinfer.core._sample import RowSample, hashed, pack_rows, unpack_rows
 from batchinfer.core._scoring import Scored, ScoringPath
+from batchinfer.core._sums import exact_sum
 from batchinfer.core._transform import Transform, TransformSource
 from batchinfer.core._units import (
     InputFile,
@@ -88,6 +90,8 @@ __all__ = [
     "WorkUnit",
     "arrays",
     "check_ledger",
+    "constant_label",
+    "exact_sum",
     "files",
     "hashed",
     "merge_counts",

@@ -14,6 +14,8 @@ import pyarrow as pa
 from batchinfer.core import arrays
 from batchinfer.core._scoring import Scored
 
+_BLOCK = 1 << 14
+
 
 @dataclass(frozen=True, slots=True)
 class RowSample:
@@ -37,7 +39,7 @@ class RowSample:
         """The sampled rows of a batch: key, features, predictions. None where it has none."""
         lineage = scored.lineage
         positions, _ = arrays.to_numpy(lineage.positions)
-        chosen = np.flatnonzero(hashed(positions, _seed(lineage.source)) < self._limit())
+        chosen = np.flatnonzero(hashed(positions, _seed(lineage.source)) <= self._highest())
         if not len(chosen):
             return None
         rows = arrays.from_numpy(chosen)
@@ -45,23 +47,34 @@ class RowSample:
         held = scored.features.schema.names
         columns |= {name: scored.features.column(name) for name in self.features if name in held}
         columns |= dict(zip(scored.predictions.schema.names, scored.predictions.columns, strict=True))
-        return pa.RecordBatch.from_arrays([c.take(rows) for c in columns.values()], names=list(columns))
+        return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)).take(rows)
 
-    def _limit(self) -> np.uint64:
+    def _highest(self) -> np.uint32:
         share = min(1.0, self.rows / max(self.of_rows, 1))
-        return np.uint64(min(int(share * 2**64), 2**64 - 1))
+        return np.uint32(max(int(share * 2**32) - 1, 0))
 
 
-def hashed(positions: npt.NDArray[np.int64], seed: int = 0x9E3779B97F4A7C15) -> npt.NDArray[np.uint64]:
-    """64 well mixed bits for each position: SplitMix64."""
-    mixed: npt.NDArray[np.uint64] = positions.astype(np.uint64) + np.uint64(seed)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+def hashed(positions: npt.NDArray[np.int64], seed: int = 0x9E3779B9) -> npt.NDArray[np.uint32]:
+    """32 well mixed bits for each position, as MurmurHash3 ends: each bit of a position changes half of them.
+
+    Each row of a run comes through here: 32 bits take a third of what 64 do, and blocks stay in the cache.
+    """
+    mixed = positions.astype(np.uint32)
+    if len(positions) and positions.max() >> 32:
+        mixed ^= (positions >> 32).astype(np.uint32) * np.uint32(0x9E3779B1)
+    for start in range(0, len(mixed), _BLOCK):
+        block = mixed[start : start + _BLOCK]
+        block ^= np.uint32(seed)
+        block ^= block >> np.uint32(16)
+        block *= np.uint32(0x85EBCA6B)
+        block ^= block >> np.uint32(13)
+        block *= np.uint32(0xC2B2AE35)
+        block ^= block >> np.uint32(16)
+    return mixed
 
 
 def _seed(source: str) -> int:
-    return int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "little")
+    return int.from_bytes(hashlib.sha256(source.encode()).digest()[:4], "little")
 
 
 def pack_rows(batches: Sequence[pa.RecordBatch]) -> str | None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 Partition = tuple[tuple[str, str], ...]
@@ -130,7 +130,8 @@ class UnitReport:
 
     def to_json(self) -> str:
         """The receipt."""
-        return json.dumps(asdict(self), sort_keys=True)
+        stated = {each.name: getattr(self, each.name) for each in fields(self)}
+        return json.dumps(stated, sort_keys=True, default=asdict)  # asdict of all would copy every count
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -11,9 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchinfer.core import arrays
+from batchinfer.core import arrays, exact_sum
 from batchinfer.drift._bins import CategoryBins, Number, NumericBins
-from batchinfer.drift._sums import exact_sum
 
 Counts = tuple[int, ...]
 NumberFacts = tuple[int, float | None, float | None, Fraction]
@@ -82,8 +83,8 @@ class NumberCounter:
     def count(self, column: pa.Array) -> tuple[Counts, NumberFacts]:
         """The counts of the bins and of nulls, and what else is known of the numbers."""
         values = numbers_of(column)
-        counts = np.zeros(len(self._edges) + 2, np.int64)
-        counts[-1] = len(column) - len(values)
+        nulls = len(column) - len(values)
+        below = [0] * len(self._edges)
         infinite, lows, highs, total = 0, list[float](), list[float](), Fraction(0)
         matches = np.empty(min(BLOCK, len(values)), np.bool_)
         for start in range(0, len(values), BLOCK):
@@ -91,40 +92,44 @@ class NumberCounter:
             low, high = _range(block)
             if not (math.isfinite(low) and math.isfinite(high)):
                 rows = len(block)
-                below, above = (int(np.count_nonzero(block == end)) for end in (-math.inf, math.inf))
+                least, greatest = (int(np.count_nonzero(block == end)) for end in (-math.inf, math.inf))
                 block = finite(block)
-                infinite += below + above
-                counts[0] += below
-                counts[-2] += above
-                counts[-1] += rows - len(block) - below - above
+                infinite += least + greatest
+                nulls += rows - len(block) - least - greatest
+                below = [count + least for count in below]
                 if not len(block):
                     continue
                 low, high = _range(block)
-            counts[:-1] += self._count_block(block, low, high, matches[: len(block)])
+            self._count_block(block, low, high, matches[: len(block)], below)
             lows.append(float(low) + 0.0)  # of 0.0 and -0.0 the order of the rows would choose one
             highs.append(float(high) + 0.0)
             total += exact_sum(block, low, high)
-        return tuple(counts.tolist()), (infinite, min(lows, default=None), max(highs, default=None), total)
+        ends = [0, *below, len(column) - nulls]
+        counts = (*map(operator.sub, ends[1:], ends), nulls)
+        return counts, (infinite, min(lows, default=None), max(highs, default=None), total)
 
     def _count_block(
-        self, block: npt.NDArray[Any], low: Number, high: Number, matches: npt.NDArray[np.bool_]
-    ) -> npt.NDArray[np.int64]:
-        below = [0]
-        for edge in self._edges:
-            if edge <= low:
-                below.append(0)
-            elif edge > high:
-                below.append(len(block))
-            else:
+        self,
+        block: npt.NDArray[Any],
+        low: Number,
+        high: Number,
+        matches: npt.NDArray[np.bool_],
+        below: list[int],
+    ) -> None:
+        """Add to `below` how many values lie below each edge."""
+        for place, edge in enumerate(self._edges):
+            if edge > high:
+                below[place] += len(block)
+            elif edge > low:
                 np.less(block, _at_least(edge, block.dtype), out=matches)
-                below.append(int(np.count_nonzero(matches)))
-        return np.diff(below, append=len(block))
+                below[place] += int(np.count_nonzero(matches))
 
 
 def _range(block: npt.NDArray[Any]) -> tuple[Number, Number]:
-    return block.min().item(), block.max().item()
+    return np.minimum.reduce(block).item(), np.maximum.reduce(block).item()
 
 
+@lru_cache(maxsize=4096)
 def _at_least(edge: Number, dtype: np.dtype[Any]) -> Any:
     """The least value of a dtype that is not less than an edge: both compare alike to all its values."""
     if dtype.kind in "iu":

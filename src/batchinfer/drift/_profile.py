@@ -179,10 +179,11 @@ def _values(batch: pa.RecordBatch, column: Column) -> pa.Array:
     index = batch.schema.get_field_index(column.field)
     if index < 0:
         raise InputError(f"no column '{column.field}', which the model's reference has", column=column.field)
-    kind = batch.schema.field(index).type
+    values = batch.column(index)
+    kind = values.type
     wanted = "categories" if isinstance(column.bins, CategoryBins) else "numbers"
     if pa.types.is_null(kind) or profiled_type(kind) == wanted:
-        return batch.column(index)
+        return values
     raise InputError(
         f"column '{column.field}' is {kind}; the model's reference has {wanted} there",
         column=column.field,

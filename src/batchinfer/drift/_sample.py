@@ -14,8 +14,8 @@ class FixedSample:
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
-        self._limit = np.uint64(2**64 - 1)
-        self._hashes: list[npt.NDArray[np.uint64]] = []
+        self._limit = np.uint32(2**32 - 1)
+        self._hashes: list[npt.NDArray[np.uint32]] = []
         self._batches: list[pa.RecordBatch] = []
         self._held = 0
 

@@ -45,8 +45,10 @@ class Members:
             return self.find(values) >= 0
         view = ticks(values)
         member = np.zeros(len(view), np.bool_)
+        equal = np.empty(len(view), np.bool_)
         for one in self.known:
-            member |= view == one
+            np.equal(view, one, out=equal)
+            np.logical_or(member, equal, out=member)
         return member
 
     def find(self, values: pa.Array) -> npt.NDArray[np.int64]:

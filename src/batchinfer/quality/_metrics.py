@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from batchinfer.core import arrays
-from batchinfer.quality._exact import exact_squares, exact_sum, root
+from batchinfer.quality._exact import root, sum_of, sum_of_squares
 from batchinfer.quality._expectation import Judgement, State
 from batchinfer.quality._sketch import RELATIVE_ERROR, Number, Sketch
 from batchinfer.quality._values import Kind, at, exact, missing, ticks
@@ -109,9 +109,9 @@ class Moments:
         if numbers.dtype.kind == "f" and len(numbers) and np.isinf([numbers.min(), numbers.max()]).any():
             state["up"], state["down"] = (int(np.count_nonzero(numbers == end)) for end in (np.inf, -np.inf))
             numbers = numbers[np.isfinite(numbers)]
-        state["sum"] = str(exact_sum(numbers))
+        state["sum"] = str(sum_of(numbers))
         if self.statistic == "stdev":
-            state["squares"] = str(exact_squares(numbers))
+            state["squares"] = str(sum_of_squares(numbers))
         return state
 
     def merge(self, one: State, other: State) -> State:

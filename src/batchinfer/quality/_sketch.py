@@ -9,6 +9,7 @@ a bucket is its middle, at most `RELATIVE_ERROR` away from each value in it (val
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Self
@@ -27,9 +28,13 @@ RELATIVE_ERROR = 2.0**-9
 """How far an estimated order statistic is from the true one at most, relative to it."""
 
 _SHIFT = 52 - 8
-_GLANCE = 4 * MAX_EXACT
+_GLANCES = (1 << 12, 1 << 15)
+"""So many values are looked at before all are counted: mostly they show that there are too many."""
+_SPAN = 1 << 16
+"""Whole numbers within such a span are counted by their place in it."""
 
 Number = int | float
+Counted = tuple[npt.NDArray[Any], npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +59,13 @@ class Sketch:
         if not len(values):
             return cls(True, {}, None, None)
         low, high = _number(values.min()), _number(values.max())
-        if len(np.unique(values[:_GLANCE])) <= MAX_EXACT:
-            counted = _count(values)
-            if len(counted) <= MAX_EXACT:
-                return cls(True, counted, low, high)
-        return cls(False, _buckets(values), low, high)
+        counted = _count(values, low, high)
+        if counted is None:
+            return cls(False, _buckets(values), low, high)
+        found, counts = counted
+        if len(found) <= MAX_EXACT:
+            return cls(True, dict(zip(found.tolist(), counts.tolist(), strict=True)), low, high)
+        return cls(False, _summed(_bucket_of(found.astype(np.float64)), counts), low, high)
 
     def merge(self, other: Self) -> Self:
         """The sketch of the rows of both."""
@@ -84,25 +91,33 @@ class Sketch:
         return [ends.get(rank, value) for rank, value in zip(ranks, within, strict=True)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; numbers as text, so that infinities and 64-bit integers survive."""
-        counts = {repr(key): count for key, count in sorted(self.counts.items())}
-        return {"exact": self.exact, "counts": counts, "low": _text(self.low), "high": _text(self.high)}
+        """Plain JSON values; infinities as text."""
+        keys = sorted(self.counts)
+        return {
+            "exact": self.exact,
+            "keys": [
+                *map(_stated, keys[:1]),
+                *keys[1:-1],
+                *map(_stated, keys[1:][-1:]),
+            ],  # the ends may be infinite
+            "counts": [self.counts[key] for key in keys],
+            "low": _stated(self.low),
+            "high": _stated(self.high),
+        }
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Self:
         """Read back what `to_dict` wrote."""
-        counts = {_parsed(key): count for key, count in value["counts"].items()}
-        low, high = (None if value[key] is None else _parsed(value[key]) for key in ("low", "high"))
-        return cls(value["exact"], counts, low, high)
+        keys = value["keys"]
+        keys = [*map(_parsed, keys[:1]), *keys[1:-1], *map(_parsed, keys[1:][-1:])]
+        counts = dict(zip(keys, value["counts"], strict=True))
+        return cls(value["exact"], counts, _parsed(value["low"]), _parsed(value["high"]))
 
     def _by_bucket(self) -> dict[int, int]:
         if not self.exact:
             return self.counts
-        keys = list(self.counts)
-        buckets: dict[int, int] = {}
-        for key, bucket in zip(keys, _bucket_of(np.array(keys, np.float64)).tolist(), strict=True):
-            buckets[bucket] = buckets.get(bucket, 0) + self.counts[key]
-        return buckets
+        values = np.array(list(self.counts), np.float64)
+        return _summed(_bucket_of(values), np.fromiter(self.counts.values(), np.int64, len(values)))
 
 
 def _number(value: Any) -> Number:
@@ -110,12 +125,12 @@ def _number(value: Any) -> Number:
     return int(found) if isinstance(found, bool) else found + 0  # -0.0 is 0.0
 
 
-def _text(value: Number | None) -> str | None:
-    return None if value is None else repr(value)
+def _stated(value: Number | None) -> Number | str | None:
+    return repr(value) if isinstance(value, float) and math.isinf(value) else value
 
 
-def _parsed(text: str) -> Number:
-    return int(text) if text.lstrip("-").isdigit() else float(text)
+def _parsed(stated: Any) -> Any:
+    return float(stated) if isinstance(stated, str) else stated
 
 
 def _added(one: dict[Any, int], other: dict[Any, int]) -> dict[Any, int]:
@@ -125,16 +140,40 @@ def _added(one: dict[Any, int], other: dict[Any, int]) -> dict[Any, int]:
     return counts
 
 
-def _count(values: npt.NDArray[Any]) -> dict[Any, int]:
+def _count(values: npt.NDArray[Any], low: Number, high: Number) -> Counted | None:
+    """The distinct values, in their own dtype, and how often each occurs; None: there are more than `MAX_EXACT`."""
     if values.dtype.kind == "b":
         values = values.view(np.uint8)
     elif values.dtype.kind == "f":
-        values = values.astype(np.promote_types(values.dtype, np.float32)) + 0.0
+        values = values.astype(np.promote_types(values.dtype, np.float32), copy=False)
+    if high - low < _SPAN and (codes := _whole(values, low, high)) is not None:
+        counts = np.bincount(codes)
+        places = np.flatnonzero(counts)
+        found = places.astype(values.dtype) + values.dtype.type(low)  # integers wrap around, twice if at all
+        return found, counts[places]
+    for rows in _GLANCES:
+        if rows < len(values) and len(np.unique(values[:rows])) > MAX_EXACT:
+            return None
+    if values.dtype.kind == "f":
+        values = values + values.dtype.type(0)  # -0.0 is 0.0
     counted: pa.StructArray = pc.value_counts(arrays.from_numpy(values))
     found, counts = (arrays.to_numpy(counted.field(part))[0] for part in (0, 1))
-    if len(found) > MAX_EXACT:
-        return dict.fromkeys(range(len(found)), 0)  # too many: only their number matters
-    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+    return found, counts
+
+
+def _whole(values: npt.NDArray[Any], low: Number, high: Number) -> npt.NDArray[Any] | None:
+    """How far whole numbers lie above the least; None where some are not whole. They span no more than `_SPAN`."""
+    if values.dtype.kind == "f":
+        small = max(abs(low), abs(high)) < _SPAN
+        if not (small and _is_whole(values[:MAX_EXACT]) and _is_whole(values)):
+            return None
+        values = values.astype(np.int32)
+    above: npt.NDArray[np.intp] = np.subtract(values, values.dtype.type(low), dtype=np.intp, casting="unsafe")
+    return above
+
+
+def _is_whole(values: npt.NDArray[Any]) -> bool:
+    return bool(np.array_equal(values, np.trunc(values)))
 
 
 def _bucket_of(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -142,22 +181,47 @@ def _bucket_of(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return np.where(values < 0, ~bits, bits)
 
 
+def _summed(buckets: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> dict[int, int]:
+    """The counts of each bucket together."""
+    if not len(buckets):
+        return {}
+    order = np.argsort(buckets, kind="stable")
+    ordered = buckets[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=~ordered[0]))
+    sums = np.add.reduceat(counts[order], starts)
+    return dict(zip(ordered[starts].tolist(), sums.tolist(), strict=True))
+
+
 def _buckets(values: npt.NDArray[Any]) -> dict[int, int]:
-    bits = values.astype(np.float64).view(np.uint64)
-    # The sign goes to the last bit, and zeros aside: from one sign to the other there are half a million empty buckets.
-    places = ((bits << np.uint64(1)) >> np.uint64(_SHIFT + 1) << np.uint64(1)) | (bits >> np.uint64(63))
-    keys = places.view(np.int64)
-    found = {}
-    if zeros := len(keys) - int(np.count_nonzero(keys > 1)):
-        found[0] = zeros
-        keys = keys[keys > 1]
-    if len(keys):
-        first = int(keys.min())
-        counts = np.bincount(keys - first)
-        seen = np.flatnonzero(counts)
-        signed = np.where((seen + first) & 1, ~((seen + first) >> 1), (seen + first) >> 1)
-        found.update(zip(signed.tolist(), counts[seen].tolist(), strict=True))
+    """How many values are in each bucket, by their upper bits, which a bucket's values have in common."""
+    if values.dtype != np.float32 or _some_subnormal(values):
+        values = values.astype(np.float64)
+    kind: Any = np.uint32 if values.dtype == np.float32 else np.uint64
+    one, last = kind(1), kind(values.dtype.itemsize * 8 - 1)
+    shift = kind(_SHIFT - 29 if kind is np.uint32 else _SHIFT)  # a float32 has 29 bits less of the mantissa
+    bits = values.view(kind)
+    # The sign goes to the last bit: from one sign to the other there are half a million empty buckets.
+    keys = (((bits << one) >> (shift + one) << one) | (bits >> last)).astype(np.intp)
+    zeros = int(np.count_nonzero(values == 0))
+    if zeros:
+        keys = keys[values != 0]
+    if not len(keys):
+        return {0: zeros}
+    first = int(keys.min())
+    counts = np.bincount(keys - first)
+    places = np.flatnonzero(counts)
+    seen = (places + first).astype(kind)
+    shortened = ((seen >> one << shift) | (seen << last)).view(values.dtype)
+    found = _summed(_bucket_of(shortened.astype(np.float64)), counts[places])
+    if zeros:
+        found[0] = found.get(0, 0) + zeros  # beside what is too small for a bucket of its own
     return found
+
+
+def _some_subnormal(values: npt.NDArray[np.float32]) -> bool:
+    """Whether the upper bits of some float32 are not those of the same number as a double."""
+    size = np.abs(values)
+    return bool(((size < np.finfo(np.float32).tiny) & (size > 0)).any())
 
 
 def _middle(bucket: int) -> float:

@@ -21,9 +21,10 @@ from batchinfer.engines import open_engine
 from batchinfer.errors import BatchinferError, DriftGate, Interrupted, NoInput, Transient, UsageError
 from batchinfer.runs._backfill_report import BackfillReport, DayReport, DayStatus
 from batchinfer.runs._drift import hold_drift
-from batchinfer.runs._job import run_plan, standing
+from batchinfer.runs._job import open_results, run_plan, standing
 from batchinfer.runs._plan import Loaded, Plan, check_parameters, load, make_plan
 from batchinfer.spec import AlertsSpec, PipelineSpec, parameters_of
+from batchinfer.store import ResultsStore
 
 _log = logging.getLogger("batchinfer.runs")
 
@@ -214,6 +215,7 @@ class _Backfill:
         self._loaded: Loaded = load(spec)
         self._name, self._given, self._force = name, given, force
         self._stop = threading.Event()
+        self._tables: dict[str, ResultsStore] = {}
 
     def each(self, pool: ThreadPoolExecutor, days: Sequence[str], function: Callable[[str], None]) -> None:
         """Do something for each day. An interrupt begins no further one, and waits for those under way."""
@@ -236,7 +238,7 @@ class _Backfill:
         started = time.perf_counter()
         try:
             plan = self._plan(day)
-            report = None if self._force else standing(plan)
+            report = None if self._force else standing(plan, self._results(plan.output_path))
             if report is None:
                 self.plans[day] = plan
                 return
@@ -283,6 +285,10 @@ class _Backfill:
 
     def _plan(self, day: str) -> Plan:
         return make_plan(self._spec, {**self._given, self._name: day}, self._loaded)
+
+    def _results(self, path: str) -> ResultsStore:
+        """The table at `path`, the same for all days: it remembers what it has read of its log."""
+        return self._tables.setdefault(path, open_results(self._spec, path))
 
     def _failed(self, day: str, error: Exception) -> DayReport:
         status: DayStatus = "no input" if isinstance(error, NoInput) else "failed"

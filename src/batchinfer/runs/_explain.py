@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchinfer import source
-from batchinfer.core import MODEL, POSITION, REASON, RUN_ID, SOURCE, Lineage, ScoringPath, arrays, files
+from batchinfer.core import MODEL, POSITION, REASON, RUN_ID, SOURCE, Lineage, ScoringPath, arrays
 from batchinfer.errors import InputError, UsageError
 from batchinfer.model import Registry, Scorer
 from batchinfer.runs._job import find_rows, open_quarantine, open_results
@@ -72,7 +72,7 @@ def explain(
     if not found.num_rows:
         said = ", ".join(f"{k}={v}" for k, v in {**key, **narrowed}.items())
         refused = open_quarantine(spec, path)
-        if files.exists(refused.path) and (rows := find_rows(refused, {**key, **narrowed})).num_rows:
+        if refused.exists() and (rows := find_rows(refused, {**key, **narrowed})).num_rows:
             row = rows.to_pylist()[0]
             raise UsageError(
                 f"{path} has no row with {said}: it was quarantined ({row[REASON]}), from {row[SOURCE]}, "

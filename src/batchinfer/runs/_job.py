@@ -10,12 +10,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from functools import partial, reduce
-from operator import and_
+from functools import partial
 from typing import Any, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batchinfer.core import (
     CommitInfo,
@@ -148,12 +146,11 @@ def run_plan(
     return report
 
 
-def standing(plan: Plan) -> RunReport | None:
-    """What the run said that did this very work, where readers see its rows; else None. Changes nothing.
+def standing(plan: Plan, results: ResultsStore) -> RunReport | None:
+    """What the run said that did this very work, where readers of `results` see its rows; else None.
 
-    None too where such a run has not come to its end: `run_plan` finds its rows, and does the rest.
+    Changes nothing. None too where such a run has not come to its end: `run_plan` finds its rows, and does the rest.
     """
-    results = open_results(plan.spec, plan.output_path)
     found = results.committed(plan.run_id, plan.partitions)
     if found is None or files.exists(results.staging(plan.run_id).receipts):
         return None
@@ -192,7 +189,8 @@ def _work_and_commit(
     def finish(committed: RunReport, reports: Sequence[UnitReport], *, again: bool = False) -> None:
         _commit_quarantine(plan, quarantine, reports, committed, again)
         keep_drift(plan.output_path, committed)
-        files.delete(staging.results.receipts)
+        results.clear(plan.run_id)
+        quarantine.clear(plan.run_id)
 
     if (found := results.committed(plan.run_id, plan.partitions)) is not None:
         committed, reports = _as_committed(plan, report, found), _receipts(plan, staging)
@@ -230,7 +228,7 @@ def _work(
                 worker = work.worker(scorer, plan.transform, engine.blocks, progress.rows)
                 return list(engine.map(worker, plan.units)), checks
             if not engine.same_machine:
-                check_visible(plan)
+                check_visible(plan, staging)
             reports = []
             for report in engine.map(work, plan.units):
                 progress.rows(report.rows.read)
@@ -315,7 +313,7 @@ def _commit_quarantine(
 ) -> None:
     """Replace the same partitions of the quarantine table; there is none until a first row is refused."""
     parts = [(unit.partition, unit.quarantine) for unit in reports if unit.quarantine is not None]
-    if not parts and not files.exists(quarantine.path):
+    if not parts and not quarantine.exists():
         return
     if len(reports) != len(plan.units):
         return  # found committed, and an earlier attempt came to the end of this
@@ -337,7 +335,9 @@ def _receipts(plan: Plan, staging: Staging) -> list[UnitReport]:
 
 def open_results(spec: PipelineSpec, path: str) -> ResultsStore:
     """The results table at `path`, as the spec's output says."""
-    return open_store(spec.output.store, path, spec.output.partition_by, spec.name)
+    output = spec.output
+    upsert = spec.input.key if output.mode == "upsert" else ()
+    return open_store(output.store, path, output.partition_by, spec.name, upsert=upsert)
 
 
 def open_quarantine(spec: PipelineSpec, path: str) -> ResultsStore:
@@ -358,17 +358,17 @@ def find_rows(table: ResultsStore, conditions: Mapping[str, str]) -> pa.Table:
         StoreError: there is no table yet.
         UsageError: there is no such column, or a value is not of its type.
     """
-    dataset = table.dataset()
-    terms = []
+    schema = table.dataset().schema
+    equal = {}
     for column, text in conditions.items():
-        if column not in dataset.schema.names:
+        if column not in schema.names:
             raise UsageError(f"{table.path} has no column '{column}'", column=column)
-        kind = dataset.schema.field(column).type
+        kind = schema.field(column).type
         try:
-            terms.append(pc.field(column) == pa.scalar(text).cast(kind))
+            equal[column] = pa.scalar(text).cast(kind)
         except pa.ArrowException as e:
             raise UsageError(f"column '{column}' is {kind}, so it cannot be '{text}'", column=column) from e
-    return dataset.to_table(filter=reduce(and_, terms) if terms else None)
+    return table.find(equal)
 
 
 def _first_report(plan: Plan) -> RunReport:

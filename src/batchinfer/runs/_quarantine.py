@@ -50,7 +50,7 @@ def begin_quarantine(
         StoreError: the table cannot be written, or is partitioned otherwise.
     """
     kept = tuple(Original(field.name, field) for field in originals)
-    if not files.exists(table.path):
+    if not table.exists():
         return kept
     try:
         table.begin(run_id, quarantine_schema(originals), partitions)

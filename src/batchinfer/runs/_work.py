@@ -117,7 +117,7 @@ class RunWork:
         return self.worker(scorer, transform, map, _nobody_asks)
 
 
-def check_visible(plan: Plan) -> None:
+def check_visible(plan: Plan, staging: Staging) -> None:
     """Refuse paths of this machine's disk where workers elsewhere must read and write them.
 
     Raises:
@@ -125,7 +125,11 @@ def check_visible(plan: Plan) -> None:
     """
     paths = {
         "input.path": plan.input_path,
-        "output.path": plan.output_path,
+        **(
+            {"BATCHINFER_STAGING": staging.results.parts}
+            if plan.spec.output.store == "postgres"
+            else {"output.path": plan.output_path}
+        ),
         "model": plan.scorer.bundle.location,
     }
     for key, path in paths.items():

@@ -12,6 +12,7 @@ from batchinfer.spec._pipeline import (
     ScheduleSpec,
 )
 from batchinfer.spec._template import fill_parameters, parameters_of
+from batchinfer.spec._urls import holds_password, is_database
 from batchinfer.spec._yaml import read_yaml
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "QualitySpec",
     "ScheduleSpec",
     "fill_parameters",
+    "holds_password",
+    "is_database",
     "load_spec",
     "parameters_of",
     "parse_spec",

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from batchinfer.errors import SpecError
 from batchinfer.spec._template import parameters_of
+from batchinfer.spec._urls import holds_password, is_database
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 _Column = Annotated[str, Field(min_length=1)]
@@ -45,12 +46,29 @@ class InputSpec(_Section):
 
 
 class OutputSpec(_Section):
-    """Where the predictions go, and what of the input goes with them."""
+    """Where the predictions go, and what of the input goes with them.
 
-    store: Literal["delta", "parquet"] = "delta"
+    `mode: upsert`, of the postgres store alone, makes `input.key` the primary key of the whole table.
+    """
+
+    store: Literal["delta", "parquet", "postgres"] = "delta"
     path: Annotated[str, Field(min_length=1)]
     partition_by: Annotated[tuple[_Column, ...], Field(strict=False)] = ()
     carry: Annotated[tuple[_Column, ...], Field(strict=False)] = ()
+    mode: Literal["replace", "upsert"] = "replace"
+
+    @model_validator(mode="after")
+    def _path_is_of_the_store(self) -> OutputSpec:
+        if holds_password(self.path):
+            raise ValueError("output.path: states a password; set PGPASSWORD or write it into ~/.pgpass")
+        if is_database(self.path) != (self.store == "postgres"):
+            raise ValueError(
+                "output.path: postgresql://… goes with output.store: postgres, "
+                f"found '{self.path}' with output.store: {self.store}"
+            )
+        if self.mode == "upsert" and self.store != "postgres":
+            raise ValueError(f"output.mode: upsert needs output.store: postgres, found {self.store}")
+        return self
 
 
 class QualitySpec(_Section):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
+
+import pyarrow as pa
 
 from batchinfer.core import Store, StoreHistory
 from batchinfer.errors import SpecError
@@ -28,6 +30,7 @@ __all__ = [
 STORES = {
     "delta": "batchinfer.store._delta:DeltaStore",
     "parquet": "batchinfer.store._parquet:ParquetStore",
+    "postgres": "batchinfer.store._postgres:PostgresStore",
 }
 
 
@@ -38,16 +41,34 @@ class ResultsStore(Store, StoreHistory, Protocol):
     def path(self) -> str:
         """The table's location: a URL, or an absolute path."""
 
+    def exists(self) -> bool:
+        """Whether there is a table."""
+
     def dataset(self) -> Any:
-        """What readers see now, as a `pyarrow.dataset.Dataset`. Raises StoreError where there is no table."""
+        """What readers see now, as a `pyarrow.dataset.Dataset`, or what has its `schema`, `to_table`,
+        `to_batches` and `count_rows`. Raises StoreError where there is no table.
+        """
+
+    def find(self, equal: Mapping[str, pa.Scalar]) -> pa.Table:
+        """The rows whose columns have these values. Raises StoreError where there is no table."""
+
+    def clear(self, run_id: str) -> None:
+        """Drop what the run staged and readers do not need. Called when all of the run is committed."""
 
 
 def open_store(
-    kind: str, path: str, partition_by: Sequence[str], pipeline: str, *, widens: bool = False
+    kind: str,
+    path: str,
+    partition_by: Sequence[str],
+    pipeline: str,
+    *,
+    widens: bool = False,
+    upsert: Sequence[str] = (),
 ) -> ResultsStore:
     """The results table of `kind` at `path`, which need not exist yet. Touches nothing.
 
-    A table that `widens` takes columns that it does not have yet, and rows that lack some of its own.
+    A table that `widens` takes columns that it does not have yet, and rows that lack some of its own. One with
+    `upsert` has these columns as its primary key; the postgres store alone can do that.
 
     Raises:
         SpecError: no store has that name.
@@ -62,4 +83,5 @@ def open_store(
         )
     module, _, name = STORES[kind].partition(":")
     adapter: type[ResultsStore] = getattr(import_module(module), name)
-    return adapter(path, tuple(partition_by), pipeline, widens=widens)  # type: ignore[call-arg]
+    options = {"upsert": tuple(upsert)} if upsert else {}
+    return adapter(path, tuple(partition_by), pipeline, widens=widens, **options)  # type: ignore[call-arg]

@@ -1,4 +1,7 @@
-"""A Delta table that is only appended to, each entry once: what runs leave behind beside their results."""
+"""A table that is only appended to, each entry once: what runs leave behind beside their results.
+
+A Delta table, or one in the database that holds the results.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import pyarrow as pa
 
 from batchinfer.core import files
 from batchinfer.errors import StoreError, Transient
+from batchinfer.spec import is_database
 from batchinfer.store._runs import absolute
 
 _CONFLICTS = 30
@@ -20,7 +24,7 @@ def append_once(path: str, rows: pa.Table, entry: str) -> None:
     The entry's name is an application transaction of the table, so of two writers of one entry, one is refused.
 
     Args:
-        path: local path or URL of the table; made if there is none.
+        path: local path or URL of a Delta table, or `postgresql://…#schema.table`; made if there is none.
         rows: of the same schema at every call.
         entry: as the id of a run.
 
@@ -28,6 +32,11 @@ def append_once(path: str, rows: pa.Table, entry: str) -> None:
         StoreError: the table cannot be written, or has another schema.
         Transient: others append without a pause.
     """
+    if is_database(path):
+        from batchinfer.store import _postgres_appends
+
+        _postgres_appends.append_once(path, rows, entry)
+        return
     from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
     from deltalake.exceptions import CommitFailedError, DeltaError
 
@@ -69,6 +78,10 @@ def read_appended(path: str) -> pa.Table | None:
     Raises:
         StoreError: it cannot be read.
     """
+    if is_database(path):
+        from batchinfer.store import _postgres_appends
+
+        return _postgres_appends.read_appended(path)
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
     from pyarrow import fs

@@ -10,7 +10,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import unquote
@@ -33,8 +33,8 @@ from batchinfer.store import _rules, _runs
 from batchinfer.store._delta_log import (
     METADATA,
     Entry,
+    Log,
     commits,
-    entries,
     entry_of,
     history_row,
     referenced_paths,
@@ -61,6 +61,7 @@ class DeltaStore:
         self._partition_by = tuple(partition_by)
         self._pipeline = pipeline
         self._state = files.join(self.path, "_batchinfer")
+        self._log = Log()
 
     def begin(self, run_id: str, schema: pa.Schema, partitions: Sequence[Partition]) -> Fence:
         """See `Store.begin`. Writes the run's marker, which proves that the table can be written."""
@@ -180,6 +181,18 @@ class DeltaStore:
             filesystem, root = files.locate(self.path)
             return table.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, filesystem))
 
+    def exists(self) -> bool:
+        """Whether there is a table."""
+        return files.exists(self.path)
+
+    def find(self, equal: Mapping[str, pa.Scalar]) -> pa.Table:
+        """The rows whose columns have these values."""
+        return _rules.matching(self.dataset(), equal)
+
+    def clear(self, run_id: str) -> None:
+        """Delete the run's receipts. Its parts are the table."""
+        files.delete(_runs.receipts(self._state, run_id))
+
     def _open(self) -> Any:
         from deltalake import DeltaTable
 
@@ -231,7 +244,7 @@ class DeltaStore:
         """The version that this very commit became; None where the fence still holds, so nothing happened."""
         table = self._open()
         advanced = {_label(p): int(token) + 1 for p, token in fence.tokens.items()}
-        for entry in entries(table):
+        for entry in self._log.entries(table):
             if entry.info.run_id == run_id and advanced == {
                 label: state["token"] for label, state in entry.partitions.items()
             }:
@@ -245,15 +258,17 @@ class DeltaStore:
             return None
         if (done := self._committed(table, run_id, list(fence.tokens))) is not None:
             return done[0]
-        holder = next((e for e in entries(table) if _label(moved[0]) in e.partitions), None)
+        holder = next((e for e in self._log.entries(table) if _label(moved[0]) in e.partitions), None)
         raise _rules.refusal(self.path, moved[0], run_id, holder.info.run_id if holder else None)
 
     def _committed(
         self, table: Any, run_id: str, partitions: Sequence[Partition]
     ) -> tuple[int, CommitInfo] | None:
+        if not all(_token(table, p) for p in partitions):
+            return None  # the log need not be searched for what was never committed
         found: Entry | None = None
         pending = {_label(p): p for p in partitions}
-        for entry in entries(table):
+        for entry in self._log.entries(table):
             if not pending:
                 break
             for label in [label for label in pending if label in entry.partitions]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -27,17 +27,50 @@ class Entry:
     partitions: dict[str, dict[str, int]]
 
 
-def entries(table: Any) -> Iterator[Entry]:
-    """Our commits, newest first. The log is read in growing steps: the answer is nearly always near."""
-    told = 0
-    for limit in _HISTORY_STEPS:
-        history = commits(table, limit)
-        for raw in history[told:]:
-            if (entry := entry_of(raw)) is not None:
-                yield entry
-        if limit is None or len(history) < limit:
-            return
-        told = len(history)
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The latest `count` commits up to a version, ours and others'; `entries` are ours, newest first."""
+
+    version: int
+    count: int
+    entries: tuple[Entry, ...]
+
+
+class Log:
+    """Our commits in a table's log. What was read of it once is not read again: a log only grows."""
+
+    def __init__(self) -> None:
+        self._read: _Read | None = None
+
+    def entries(self, table: Any) -> Iterator[Entry]:
+        """Newest first, from the version that `table` is opened at.
+
+        The log is read in growing steps: the answer is nearly always near.
+        """
+        read = self._up_to(table)
+        told = len(read.entries)
+        yield from read.entries
+        for limit in _HISTORY_STEPS:
+            if read.count > read.version:
+                return
+            if limit is None or limit > read.count:
+                history = commits(table, limit)
+                more = (*read.entries, *_ours(history[read.count :]))
+                self._read = read = _Read(read.version, len(history), more)
+                yield from read.entries[told:]
+                told = len(read.entries)
+
+    def _up_to(self, table: Any) -> _Read:
+        read, version = self._read, table.version()
+        if read is None or read.version > version:  # later ones were read in another thread
+            return _Read(version, 0, ())
+        newer = commits(table, version - read.version) if version > read.version else []
+        self._read = read = _Read(version, read.count + len(newer), (*_ours(newer), *read.entries))
+        return read
+
+
+def _ours(raws: Iterable[dict[str, Any]]) -> Iterator[Entry]:
+    return (entry for raw in raws if (entry := entry_of(raw)) is not None)
 
 
 def commits(table: Any, limit: int | None) -> list[dict[str, Any]]:

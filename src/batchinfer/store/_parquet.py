@@ -215,6 +215,18 @@ class ParquetStore:
             found = found.replace_schema(pa.unify_schemas([*every, found.schema]))
         return found
 
+    def exists(self) -> bool:
+        """Whether there is a table."""
+        return files.exists(self.path)
+
+    def find(self, equal: Mapping[str, pa.Scalar]) -> pa.Table:
+        """The rows whose columns have these values."""
+        return _rules.matching(self.dataset(), equal)
+
+    def clear(self, run_id: str) -> None:
+        """Delete the run's receipts. Its parts share their bytes with the table's."""
+        files.delete(_runs.receipts(str(self._state), run_id))
+
     # The steps of a commit, in their order.
 
     @contextmanager

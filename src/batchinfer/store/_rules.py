@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
+from operator import and_
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchinfer.core import NULL_TO_READERS, Fence, Partition, StagedPart, rows_of_partition
 from batchinfer.errors import CommitRefused, StoreError
@@ -92,6 +98,12 @@ def refusal(table: str, partition: Partition, run_id: str, holder: str | None) -
         run_id=run_id,
         holder=holder,
     )
+
+
+def matching(dataset: Any, equal: Mapping[str, pa.Scalar]) -> pa.Table:
+    """The rows of a `pyarrow.dataset.Dataset` whose columns have these values."""
+    terms = [pc.field(column) == value for column, value in equal.items()]
+    return dataset.to_table(filter=reduce(and_, terms) if terms else None)
 
 
 def is_part_of(run_id: str, path: str) -> bool:

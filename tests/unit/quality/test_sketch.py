@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchinfer.quality._exact import exact_squares, exact_sum, root
+from batchinfer.quality._exact import root, sum_of, sum_of_squares
 from batchinfer.quality._sketch import MAX_EXACT, RELATIVE_ERROR, Sketch
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -21,20 +21,20 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 @given(st.lists(finite, max_size=50))
 def test_sums_of_floats_are_exact(values: list[float]) -> None:
     column = np.array(values, np.float64)
-    assert exact_sum(column) == sum(map(Fraction, values))
-    assert exact_squares(column) == sum(Fraction(value) ** 2 for value in values)
+    assert sum_of(column) == sum(map(Fraction, values))
+    assert sum_of_squares(column) == sum(Fraction(value) ** 2 for value in values)
 
 
 @pytest.mark.parametrize("value", [np.nextafter(2.0, 1), 2 - 2**-36, -1.0, 0.1, 5e-324, -1.7e308])
 def test_a_sum_of_many_equal_values_is_exact(value: float) -> None:
     rows = (1 << 15) + 7
-    assert exact_sum(np.full(rows, value)) == Fraction(value) * rows
+    assert sum_of(np.full(rows, value)) == Fraction(value) * rows
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=50))
 def test_sums_of_integers_do_not_overflow(values: list[int]) -> None:
-    assert exact_sum(np.array(values, np.int64)) == sum(values)
-    assert exact_sum(np.array([value + 2**63 for value in values], np.uint64)) == sum(values) + 2**63 * len(
+    assert sum_of(np.array(values, np.int64)) == sum(values)
+    assert sum_of(np.array([value + 2**63 for value in values], np.uint64)) == sum(values) + 2**63 * len(
         values
     )
 

@@ -286,3 +286,29 @@ def test_a_long_history_is_searched_to_its_end(tmp_path: Path) -> None:
     for i in range(25):
         run(store, f"run{i}", {day("d2"): range(2)})
     assert store.committed("first", [day("d1")]) == (version, info("first"))
+
+
+def test_a_store_that_has_read_the_log_reads_only_what_came_since(tmp_path: Path) -> None:
+    writer, reader = delta(tmp_path), delta(tmp_path)
+    versions = {f"run{n}": run(writer, f"run{n}", {day(f"d{n}"): range(2)}) for n in range(25)}
+    for n in (24, 0, 12):
+        assert reader.committed(f"run{n}", [day(f"d{n}")])[0] == versions[f"run{n}"]
+    earlier = reader._open()
+    later = run(writer, "later", {day("d0"): range(3)})
+    read: list[int] = []
+
+    def counted(table: Any, limit: int | None) -> list[dict[str, Any]]:
+        found = commits(table, limit)
+        read.append(len(found))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchinfer.store._delta_log.commits", counted)
+        assert reader.committed("later", [day("d0")])[0] == later
+        assert reader.committed("run0", [day("d0")]) is None
+        assert reader.committed("run3", [day("d3")])[0] == versions["run3"]
+        assert read == [1]
+        told = [entry.info.run_id for entry in reader._log.entries(earlier)]
+    assert told == [f"run{n}" for n in reversed(range(25))], (
+        "a table opened before does not see the later run"
+    )

@@ -1,0 +1,106 @@
+"""Pipelines whose results go to PostgreSQL: what the commands say of them is what they say of any other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+from tests.postgres import execute, table_path
+
+from batchinfer.cli import main
+from batchinfer.errors import SpecError
+from batchinfer.runs import explain, open_quarantine, open_results, run
+from batchinfer.spec import load_spec
+
+
+@pytest.fixture
+def spec_file(pipeline: Any, rows: Any, postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BATCHINFER_STAGING", str(pipeline.root / "staging"))
+    pipeline.write_input(with_hole(rows(0, 500)))
+    output = {"store": "postgres", "path": table_path(postgres_url, pipeline.root), "partition_by": ["ds"]}
+    written: Path = pipeline.write_spec(output={**output, "carry": ["note"]}, drift={})
+    return written
+
+
+def with_hole(table: pa.Table) -> pa.Table:
+    x0 = [None, *table["x0"].to_pylist()[1:]]
+    return table.set_column(1, "x0", pa.array(x0, pa.float32()))
+
+
+def test_a_run_is_explained_told_swept_and_measured(spec_file: Path, pipeline: Any) -> None:
+    report = run(load_spec(spec_file), {"ds": "d1"})
+    assert (report.rows.scored, report.rows.quarantined) == (499, 1)
+    (explained,) = explain(load_spec(spec_file), {"id": "17"}, {"ds": "d1"})
+    assert explained.bit_exact
+    assert explained.stored["score"] == explained.rescored["score"]
+    said = {
+        command: CliRunner().invoke(main, [*command.split(), str(spec_file), *arguments])
+        for command, arguments in {
+            "results history": ["--json"],
+            "results sweep": ["--older-than-hours", "0"],
+            "drift": ["--json"],
+        }.items()
+    }
+    assert {result.exit_code for result in said.values()} == {0}, [result.output for result in said.values()]
+    (commit,) = json.loads(said["results history"].stdout)
+    assert (commit["run_id"], commit["version"]) == (report.run_id, report.table_version)
+    assert report.run_id in said["drift"].stdout
+    assert not list((pipeline.root / "staging").rglob("*.parquet")), (
+        "what is in the table is not kept as files too"
+    )
+
+
+def test_a_rerun_finds_its_rows_and_does_nothing(spec_file: Path) -> None:
+    first = run(load_spec(spec_file), {"ds": "d1"})
+    again = run(load_spec(spec_file), {"ds": "d1"})
+    assert again.table_version == first.table_version
+    assert again.rows_per_second == 0
+
+
+def test_the_quarantine_takes_inputs_with_new_columns(spec_file: Path, pipeline: Any, rows: Any) -> None:
+    run(load_spec(spec_file), {"ds": "d1"})
+    more = with_hole(rows(500, 100)).append_column("seat", pa.array(["12a"] * 100))
+    pipeline.write_input(more, ds="d2")
+    run(load_spec(spec_file), {"ds": "d2"})
+    spec = load_spec(spec_file)
+    held = open_quarantine(spec, spec.output.path).dataset().to_table(["ds", "id", "seat"]).sort_by("ds")
+    assert held.to_pylist() == [{"ds": "d1", "id": 0, "seat": None}, {"ds": "d2", "id": 500, "seat": "12a"}]
+
+
+def test_upserted_keys_can_be_looked_up(spec_file: Path, pipeline: Any, rows: Any, postgres_url: str) -> None:
+    upsert = {"output.mode": "upsert"}
+    run(load_spec(spec_file, **upsert), {"ds": "d1"})
+    pipeline.write_input(rows(400, 200), ds="d2")
+    second = run(load_spec(spec_file, **upsert), {"ds": "d2"})
+    spec = load_spec(spec_file, **upsert)
+    table = open_results(spec, spec.output.path)
+    assert table.dataset().count_rows() == 599
+    (explained,) = explain(spec, {"id": "450"})
+    assert explained.run_id == second.run_id
+    name = spec.output.path.partition("#")[2]
+    with pytest.raises(Exception, match="duplicate key"):
+        execute(postgres_url, f"INSERT INTO {name} SELECT * FROM {name} WHERE id = 450")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"output.path": "postgresql://me:hunter2@host/db#t"}, "states a password"),
+        ({"output.path": "results/scores"}, "goes with output.store: postgres"),
+        ({"output.store": "delta"}, "goes with output.store: postgres"),
+        (
+            {"output.store": "delta", "output.path": "x", "output.mode": "upsert"},
+            "needs output.store: postgres",
+        ),
+    ],
+)
+def test_a_spec_that_contradicts_itself_is_refused(
+    spec_file: Path, overrides: dict[str, str], said: str
+) -> None:
+    with pytest.raises(SpecError, match=said) as refused:
+        load_spec(spec_file, **overrides)
+    assert "hunter2" not in str(refused.value)
