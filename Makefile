@@ -9,7 +9,7 @@ BENCH := build/bench
 .DEFAULT_GOAL := help
 POSTGRES_ABSENT := ! command -v postgres >/dev/null && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1
 
-.PHONY: help setup postgresql demo test coverage torture check format bench bench-peers constraints pyfiles clean
+.PHONY: help setup postgresql demo test coverage torture airflow-test check format bench bench-peers constraints pyfiles clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "batchinfer needs Python 3.11 or newer: make PYTHON=python3.11 …"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[cpu,dev,convert,quality,drift,spark,dask,postgres]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[cpu,dev,convert,quality,drift,spark,dask,airflow,postgres]'
 	@touch $@
 
 setup: $(INSTALLED) ## Set up .venv with all that demo, test and check need
@@ -41,6 +41,9 @@ coverage: $(INSTALLED) ## Run the tests and hold their coverage against the floo
 
 torture: $(INSTALLED) ## Run the seeded fault tests whole (minutes)
 	BATCHINFER_TORTURE=all $(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults $(ARGS)
+
+airflow-test: $(INSTALLED) ## Run the DAGs under Airflow's scheduler, and train anew (minutes)
+	BATCHINFER_AIRFLOW=1 $(BIN)/python -m pytest tests/integration/airflow $(ARGS)
 
 check: $(INSTALLED) ## Lint, types and layers
 	$(BIN)/ruff check .

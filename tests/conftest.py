@@ -120,7 +120,7 @@ def pipeline(tmp_path: Path, registry: str, monkeypatch: pytest.MonkeyPatch) -> 
     return Pipeline(tmp_path, registry)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rows() -> Callable[[int, int], pa.Table]:
     """`flights`, for tests that cannot import this file."""
     return flights

@@ -44,8 +44,9 @@ from sklearn.preprocessing import OrdinalEncoder
 NAME = "flight-delay"
 DAY = "day"
 SEED = 2013
-TRAINED_ON = date(2013, 1, 1), date(2013, 3, 31)
-MEASURED_ON = date(2013, 4, 1), date(2013, 12, 31)
+Span = tuple[date, date]
+TRAINED_ON: Span = date(2013, 1, 1), date(2013, 3, 31)
+MEASURED_ON: Span = date(2013, 4, 1), date(2013, 12, 31)
 SAMPLE_ROWS = 4_096
 LARGEST_GAP = 1e-6  # between scikit-learn's float64 probabilities and ONNX's float32
 LIBRARIES = ("numpy", "onnx", "pyarrow", "scikit-learn", "skl2onnx")
@@ -74,10 +75,11 @@ def main() -> None:
     print(f"ONNX and scikit-learn differ by at most {check_same(classifier, onnx, unseen):.1e}")
 
     build = options.build_dir or Path(tempfile.mkdtemp(prefix=f"{NAME}-"))
-    write_artefacts(build, onnx, configuration(training, measures), training)
+    write_artefacts(build, onnx, configuration(training, TRAINED_ON, measures, MEASURED_ON), training)
     print(f"Built {build}")
     if not options.build_only:
-        register(build, options.registry)
+        register(build, str(options.registry), alias="champion")
+        print(f"Registered {NAME}@champion in {options.registry}")
 
 
 def arguments() -> argparse.Namespace:
@@ -158,14 +160,16 @@ def check_same(classifier: Pipeline, onnx: bytes, flights: Flights) -> float:
     return gap
 
 
-def configuration(training: Flights, measures: list[Measure]) -> dict[str, Any]:
+def configuration(
+    training: Flights, trained_on: Span, measures: list[Measure], measured_on: Span
+) -> dict[str, Any]:
     return {
         "inputs": {name: input_of(name) for name in FEATURES.names},
         "outputs": {LABEL: {"column": "late"}, PROBABILITIES: {"columns": {1: "p_late"}}},
         "training": {
             "predicts": f"arrives more than {LATE_AFTER_MINUTES} minutes late",
-            "trained_on": "..".join(day.isoformat() for day in TRAINED_ON),
-            "measured_on": "..".join(day.isoformat() for day in MEASURED_ON),
+            "trained_on": "..".join(day.isoformat() for day in trained_on),
+            "measured_on": "..".join(day.isoformat() for day in measured_on),
             "rows": len(training.days),
             "late_share": round(float(late(training).mean()), 4),
             "auc": {each.span: round(each.auc, 4) for each in measures},
@@ -198,20 +202,21 @@ def reference(training: Flights) -> pa.Table:
     )
 
 
-def register(build: Path, registry: Path) -> None:
+def register(build: Path, registry: str, alias: str | None = None) -> str:
+    """Add what was built to the registry; returns the version that it became."""
     from batchinfer.runs import add_model
 
-    add_model(
+    bundle = add_model(
         name=NAME,
         onnx=build / "model.onnx",
         sample=build / "sample.parquet",
         config=yaml.safe_load((build / "model.yaml").read_text()),
         reference=build / "training.parquet",
         reference_by=DAY,
-        registry=str(registry),
-        alias="champion",
+        registry=registry,
+        alias=alias,
     )
-    print(f"Registered {NAME}@champion in {registry}")
+    return bundle.manifest.version
 
 
 if __name__ == "__main__":

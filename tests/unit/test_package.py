@@ -16,7 +16,9 @@ import batchinfer
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["batchinfer", "batchinfer.errors", "batchinfer.core.arrays", "batchinfer.core.files"] + [
-    module.name for module in pkgutil.iter_modules(batchinfer.__path__, "batchinfer.") if module.ispkg
+    module.name
+    for module in pkgutil.iter_modules(batchinfer.__path__, "batchinfer.")
+    if module.ispkg and module.name != "batchinfer.airflow"  # its names import Airflow, which needs a home
 ]
 HEAVY = {"pyarrow", "numpy", "pydantic", "onnxruntime", "deltalake", "rich", "pandas"}
 

@@ -23,6 +23,7 @@ from batchinfer.cli._options import (
     parameter_options,
     pipeline_argument,
     read_spec,
+    scheduled_option,
 )
 from batchinfer.cli._tables import results, runs
 from batchinfer.errors import BatchinferError, DriftGate, Interrupted, UsageError
@@ -162,13 +163,16 @@ def check(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...]
 @pipeline_argument
 @parameter_options
 @override_options
+@scheduled_option
 @json_option
-def plan(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
+def plan(
+    pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...], scheduled: bool, as_json: bool
+) -> None:
     """Show what a run would do: its id, model, files and units. Writes nothing."""
     from batchinfer.cli import _render
     from batchinfer.runs import make_plan
 
-    planned = make_plan(read_spec(pipeline, overrides), pairs(parameters, "-p"))
+    planned = make_plan(read_spec(pipeline, overrides, scheduled=scheduled), pairs(parameters, "-p"))
     _render.plan_json(planned) if as_json else _render.plan(planned)
 
 
@@ -177,12 +181,14 @@ def plan(pipeline: str, parameters: tuple[str, ...], overrides: tuple[str, ...],
 @parameter_options
 @override_options
 @engine_option
+@scheduled_option
 @json_option
-def run(
+def run(  # noqa: PLR0917 - click passes them by name
     pipeline: str,
     parameters: tuple[str, ...],
     overrides: tuple[str, ...],
     engine: str | None,
+    scheduled: bool,
     as_json: bool,
 ) -> None:
     """Score a pipeline's input and replace the result partition in one atomic commit."""
@@ -195,7 +201,7 @@ def run(
     name, given = pipeline, dict[str, str]()
     try:
         given = pairs(parameters, "-p")
-        spec = read_spec(pipeline, overrides, engine)
+        spec = read_spec(pipeline, overrides, engine, scheduled=scheduled)
         name = spec.name
         report = run_pipeline(spec, given, progress=progress)
     except DriftGate as e:  # the results are committed

@@ -21,6 +21,7 @@ override_options = click.option(
 )
 
 engine_option = click.option("--engine", help="Override engine.kind.")
+scheduled_option = click.option("--scheduled", is_flag=True, help="Use schedule.engine, as a scheduler does.")
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,14 +54,19 @@ def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
     return pairs
 
 
-def read_spec(pipeline: str, overrides: tuple[str, ...], engine: str | None = None) -> PipelineSpec:
-    """The spec of a pipeline, with `--set` and `--engine`."""
+def read_spec(
+    pipeline: str, overrides: tuple[str, ...], engine: str | None = None, *, scheduled: bool = False
+) -> PipelineSpec:
+    """The spec of a pipeline, with `--set`, `--engine` and `--scheduled`."""
     from batchinfer.spec import load_spec
 
     values = {key: _value(key, text) for key, text in pairs(overrides, "--set").items()}
     if engine is not None:
+        if scheduled:
+            raise UsageError("--engine and --scheduled both choose the engine")
         values["engine.kind"] = engine
-    return load_spec(pipeline, **values)
+    spec = load_spec(pipeline, **values)
+    return spec.scheduled if scheduled else spec
 
 
 def _value(key: str, text: str) -> Any:

@@ -9,6 +9,7 @@ from batchinfer.spec._pipeline import (
     OutputSpec,
     PipelineSpec,
     QualitySpec,
+    ScheduleSpec,
 )
 from batchinfer.spec._template import fill_parameters, parameters_of
 from batchinfer.spec._urls import holds_password, is_database
@@ -22,6 +23,7 @@ __all__ = [
     "OutputSpec",
     "PipelineSpec",
     "QualitySpec",
+    "ScheduleSpec",
     "fill_parameters",
     "holds_password",
     "is_database",

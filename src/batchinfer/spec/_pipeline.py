@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from batchinfer.errors import SpecError
+from batchinfer.spec._template import parameters_of
 from batchinfer.spec._urls import holds_password, is_database
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
@@ -163,6 +166,57 @@ class EngineSpec(_Section):
         return {key: value for key, value in stated.items() if value != EngineSpec.model_fields[key].default}
 
 
+_Preset = r"@(hourly|daily|weekly|monthly|quarterly|yearly)"
+_Day = Annotated[date, Field(strict=False)]
+_Seconds = Annotated[float, _Number, Field(ge=0)]
+
+
+class ScheduleSpec(_Section):
+    """When a scheduler runs the pipeline, and how. Nothing here changes what a run writes.
+
+    `cron` has five fields or is a preset as @daily; each run is of the interval between two of its times, in
+    `timezone`, and starts when that ends. `parameters` says how the interval's start becomes the run's
+    parameters, in strftime's letters; by default ds is its day. The input has arrived when there is a Parquet
+    file in it, or with `marker` when a file of that name is (as _SUCCESS); it may be `wait_s` late and is looked
+    for each `poll_s`. `engine` takes the place of the spec's own; with `spark_connection` a Spark run is
+    submitted to that connection of the scheduler's. Pages about drift are written below `reports`, which
+    browsers reach as `reports_url`.
+    """
+
+    cron: Annotated[str, Field(pattern=rf"^({_Preset}|\S+( +\S+){{4}})$")]
+    start_date: _Day
+    end_date: _Day | None = None
+    timezone: str = "UTC"
+    catchup: bool = False
+    retries: Annotated[int, _Number, Field(ge=0, le=100)] = 2
+    retry_delay_s: _Seconds = 300
+    owner: Annotated[str, Field(min_length=1)] = "batchinfer"
+    tags: Annotated[tuple[_Column, ...], Field(strict=False)] = ()
+    pool: Annotated[str, Field(min_length=1)] | None = None
+    parameters: dict[str, str] = {"ds": "%Y-%m-%d"}
+    marker: Annotated[str, Field(pattern=r"^[^/]+$")] | None = None
+    wait_s: _Seconds = 86_400
+    poll_s: Annotated[float, _Number, Field(gt=0)] = 60
+    engine: EngineSpec | None = None
+    spark_connection: Annotated[str, Field(min_length=1)] | None = None
+    reports: Annotated[str, Field(min_length=1)] | None = None
+    reports_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+
+    @model_validator(mode="after")
+    def _says_what_can_be(self) -> ScheduleSpec:
+        try:
+            ZoneInfo(self.timezone)
+        except (KeyError, ValueError, OSError) as e:
+            raise ValueError(f"schedule.timezone: there is no time zone '{self.timezone}'") from e
+        if self.end_date is not None and self.end_date < self.start_date:
+            raise ValueError(f"schedule.end_date: {self.end_date} is before start_date, {self.start_date}")
+        if self.reports_url is not None and self.reports is None:
+            raise ValueError(
+                "schedule.reports_url: state reports too, the folder that the pages are written to"
+            )
+        return self
+
+
 class PipelineSpec(_Section):
     """One pipeline, for batch and stream alike. Made by `load_spec`; see docs/spec.md for every key."""
 
@@ -176,6 +230,7 @@ class PipelineSpec(_Section):
     drift: DriftSpec | None = None
     alerts: AlertsSpec = AlertsSpec()
     engine: EngineSpec = EngineSpec()
+    schedule: ScheduleSpec | None = None
 
     folder: Annotated[Path, Field(exclude=True, strict=False)] = Path()
     """Where the spec lies; `transform` and the suite are relative to it. Set by `load_spec`, no key of the file."""
@@ -198,6 +253,28 @@ class PipelineSpec(_Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _schedule_gives_the_parameters(self) -> PipelineSpec:
+        if self.schedule is None:
+            return self
+        needed = {*parameters_of(self.input.path), *parameters_of(self.output.path)}
+        given = self.schedule.parameters
+        if missing := sorted(needed - given.keys()):
+            raise ValueError(f"schedule.parameters: say what '{missing[0]}' is, as {missing[0]}: '%Y-%m-%d'")
+        if unknown := sorted(given.keys() - needed - {*self.output.partition_by}):
+            takes = ", ".join(sorted(needed)) or "none"
+            raise ValueError(f"schedule.parameters: there is no parameter '{unknown[0]}'; it takes {takes}")
+        if self.schedule.spark_connection is not None and self.scheduled.engine.kind != "spark":
+            raise ValueError("schedule.spark_connection: the engine is not spark; state schedule.engine.kind")
+        return self
+
+    @property
+    def scheduled(self) -> PipelineSpec:
+        """The pipeline as its schedule runs it: with the schedule's engine, where it names one."""
+        if self.schedule is None or self.schedule.engine is None:
+            return self
+        return self.model_copy(update={"engine": self.schedule.engine})
+
     @property
     def transform_file(self) -> Path | None:
         """The file that holds the transform, or None."""
@@ -211,14 +288,15 @@ class PipelineSpec(_Section):
     def digest(self) -> str:
         """sha256 over all that can change what a run writes, the transform's and the suite's source included.
 
-        The model is left out (it has a digest of its own), and so are the registry, the engine and the alerts,
-        which change where and how fast a row is scored and who hears of it. None of them changes a bit of what a
-        CPU writes; a GPU rounds otherwise, and the options of its providers, which can do more, are included.
+        The model is left out (it has a digest of its own), and so are the registry, the engine, the alerts and
+        the schedule, which change where, when and how fast a row is scored and who hears of it. None of them
+        changes a bit of what a CPU writes; a GPU rounds otherwise, and the options of its providers, which can do
+        more, are included.
 
         Raises:
             SpecError: the transform or the suite cannot be read.
         """
-        stated = self.model_dump(mode="json", exclude={"model", "registry", "engine", "alerts"})
+        stated = self.model_dump(mode="json", exclude={"model", "registry", "engine", "alerts", "schedule"})
         if self.engine.changes_scores:
             stated["engine"] = self.engine.changes_scores
         for name, file in {"transform": self.transform_file, "quality.suite": self.suite_file}.items():
