@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from batchinfer.errors import MissingExtra
 from batchinfer.spec import FormatSpec, StreamSpec
-from batchinfer.streaming._ports import Client, Decoder
+from batchinfer.streaming._ports import Client, Decoder, Encoder
 
 CLIENTS = {
     "confluent": "batchinfer.streaming._confluent:ConfluentClient",
@@ -25,6 +25,8 @@ DECODERS = {
     "arrow": "batchinfer.streaming._arrow_ipc:ArrowDecoder",
 }
 """By `stream.format.kind`: called with the rows' `pa.Schema`, the `FormatSpec` and the spec's folder."""
+ENCODERS = {"json": "batchinfer.streaming._json:JsonEncoder"}
+"""By the format of the predictions: called with the `pa.Schema` of the results."""
 
 
 def open_client(spec: StreamSpec) -> Client:
@@ -46,6 +48,15 @@ def open_decoder(schema: pa.Schema, spec: FormatSpec, folder: Path) -> Decoder:
         RegistryUnavailable: the schema registry does not answer.
     """
     return cast(Decoder, _adapter(DECODERS, spec.kind)(schema, spec, folder))
+
+
+def open_encoder(schema: pa.Schema) -> Encoder:
+    """What makes the values of predictions: JSON.
+
+    Raises:
+        MissingExtra: its package is not installed.
+    """
+    return cast(Encoder, _adapter(ENCODERS, "json")(schema))
 
 
 def _adapter(table: Mapping[str, str], name: str) -> Any:

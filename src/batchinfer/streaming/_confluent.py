@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import confluent_kafka as ck
 import numpy as np
 import pyarrow as pa
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+from confluent_kafka import admin
 
 from batchinfer.core import arrays
 from batchinfer.errors import (
@@ -86,7 +86,7 @@ class ConfluentClient:
                     told = f"state {_OURS[name]} instead" if _OURS[name] else "what it says is fixed"
                     raise SpecError(f"stream: '{name}' cannot be set: {told}", key=name)
         self._base = {"bootstrap.servers": spec.bootstrap_servers, **spec.settings}
-        self._admin_client: AdminClient | None = None
+        self._admin_client: admin.AdminClient | None = None
 
     def consumer(self, group: str) -> ConfluentConsumer:
         """See `Client.consumer`."""
@@ -135,7 +135,7 @@ class ConfluentClient:
 
     def create_topic(self, topic: str, partitions: int) -> None:
         """See `Client.create_topic`."""
-        made = self._admin.create_topics([NewTopic(topic, partitions)])[topic]
+        made = self._admin.create_topics([admin.NewTopic(topic, partitions)])[topic]
         try:
             made.result(_PATIENCE_SECONDS)
         except ck.KafkaException as e:
@@ -154,7 +154,7 @@ class ConfluentClient:
         return (min(limit, int(stated)) if stated is not None else limit) - _OVERHEAD_BYTES
 
     def _limit(self, topic: str) -> int:
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        resource = admin.ConfigResource(admin.ConfigResource.Type.TOPIC, topic)
         try:
             described = self._admin.describe_configs([resource], request_timeout=10)[resource].result(15)
             return int(described["max.message.bytes"].value)
@@ -165,9 +165,9 @@ class ConfluentClient:
         return [t for t in (self._spec.output_topic, self._spec.dead_letters) if t is not None]
 
     @property
-    def _admin(self) -> AdminClient:
+    def _admin(self) -> admin.AdminClient:
         if self._admin_client is None:
-            self._admin_client = _made(AdminClient, dict(self._base))
+            self._admin_client = _made(admin.AdminClient, dict(self._base))
         return self._admin_client
 
 

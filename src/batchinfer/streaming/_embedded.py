@@ -70,6 +70,15 @@ class EmbeddedBroker:
         await_port(self.port, self.process, _PATIENCE_SECONDS)
         return self
 
+    def check(self) -> None:
+        """See that it still runs.
+
+        Raises:
+            BrokerUnavailable: it has ended.
+        """
+        if self.process is not None and self.process.poll() is not None:
+            raise BrokerUnavailable(f"the broker has ended with code {self.process.returncode}")
+
     def stop(self) -> None:
         """End it, with all that it holds."""
         if self.process is not None:
