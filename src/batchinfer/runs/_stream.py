@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from batchinfer.errors import BatchinferError, BrokerRefused, SpecError
+from batchinfer.errors import BatchinferError, BrokerRefused
 from batchinfer.runs._stream_drift import DriftWindows
 from batchinfer.runs._stream_plan import StreamPlan, StreamPlanner, stream_of
 from batchinfer.runs._stream_refresh import CurrentPlan
 from batchinfer.runs._stream_report import StreamReport
+from batchinfer.runs._stream_table import table_sink
 from batchinfer.spec import BudgetSpec, PipelineSpec
 from batchinfer.streaming import (
     Client,
@@ -208,9 +209,9 @@ def _sinks(client: Client, plan: StreamPlan, consumer: Consumer) -> list[Sink]:
         committed=consumer.committed,
         group=consumer.group,
     )
-    if "store" in stream.sinks:
-        raise SpecError("stream.sinks: 'store' is not available yet", key="stream.sinks")
-    return [sink]
+    if "store" not in stream.sinks:
+        return [sink]
+    return [sink, table_sink(plan, consumer)]
 
 
 def _flow(plan: StreamPlan) -> Flow:

@@ -88,6 +88,8 @@ class StreamPlanner:
                 next_step="name one table, and partition it with output.partition_by",
                 key="output.path",
             )
+        if "store" in stream.sinks:
+            _check_sink(spec, stream)
         self._fixed = _Fixed(spec, stream, load_transform(spec), read_suite(spec), spec.digest())
         self._decoder: tuple[pa.Schema, Decoder] | None = None
 
@@ -129,6 +131,24 @@ class StreamPlanner:
             decoder = open_decoder(schema, self._fixed.stream.format, self._fixed.spec.folder)
             self._decoder = (schema, decoder)
         return self._decoder[1]
+
+
+def _check_sink(spec: PipelineSpec, stream: StreamSpec) -> None:
+    """Hold `sink_partition` against the output's columns."""
+    for name, source in stream.sink_partition.items():
+        if name not in spec.output.partition_by:
+            raise SpecError(
+                f"stream.sink_partition: '{name}' is not a column of output.partition_by",
+                next_step=f"it has {', '.join(spec.output.partition_by) or 'none'}",
+                column=name,
+            )
+        if source not in {"timestamp", *spec.input.key, *spec.output.carry}:
+            raise SpecError(
+                f"stream.sink_partition: '{name}' comes from '{source}', which is neither `timestamp` nor a column "
+                "of input.key or output.carry",
+                next_step="carry the column, or take the day of the messages' timestamps",
+                column=source,
+            )
 
 
 def _schema(fixed: _Fixed, scorer: Scorer) -> pa.Schema:

@@ -203,9 +203,8 @@ class DeltaStreamTable:
     def _touched(self, table: Any, window: Mapping[str, tuple[int, int]]) -> Iterator[dict[str, Any]]:
         """The files with rows of these offsets. A run's own parts have none: their sources are files."""
         for row in active_files(table):
-            if not _rules.is_part(row["path"]):
-                if self._dataset(row).count_rows(filter=in_window(window)):
-                    yield row
+            if not _rules.is_part(row["path"]) and self._dataset(row).count_rows(filter=in_window(window)):
+                yield row
 
     def _without(self, row: dict[str, Any], window: Mapping[str, tuple[int, int]]) -> tuple[_Parts, int]:
         """A file's other rows, staged; and how many it has of these offsets."""
