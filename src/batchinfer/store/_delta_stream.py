@@ -88,8 +88,6 @@ class DeltaStreamTable:
             with translated(self.path, "commit to"):
                 table = self._opened()
                 found = self._positions(table, list(moves))
-                if moves and all(found.get(source) == move.to for source, move in moves.items()):
-                    return int(table.version())  # by an attempt whose answer was lost
                 for source, move in moves.items():
                     if found.get(source) != move.at:
                         raise refusal(self.path, source, move.at, found.get(source))
@@ -99,7 +97,9 @@ class DeltaStreamTable:
             error = tried(lambda t=table, a=additions, p=properties: self._transact(t, a, p))
             if error is None:
                 return int(table.version())
-            if not is_conflict(error) and not self._is_done(moves, error):
+            if not is_conflict(error):
+                if (version := self._done(moves, error)) is not None:
+                    return version
                 raise StoreError(
                     f"{self.path}: cannot commit: {said_by(error)}",
                     next_step="see the reason above, then start the stream again: it goes on from the table",
@@ -160,16 +160,19 @@ class DeltaStreamTable:
         found = {source: table.transaction_version(self._app_id(source)) for source in sources}
         return {source: int(version) for source, version in found.items() if version is not None}
 
-    def _is_done(self, moves: Mapping[str, Move], error: Exception) -> bool:
+    def _done(self, moves: Mapping[str, Move], error: Exception) -> int | None:
+        """The version, if a commit whose answer was lost took place: the positions are where it brings them."""
         try:
-            found = self._positions(opened(self.path), list(moves))
+            table = opened(self.path)
+            found = self._positions(table, list(moves))
         except Exception as e:
             raise Transient(
                 f"{self.path}: a commit's outcome is not known yet: {said_by(error)}; {said_by(e)}",
                 next_step="the table's positions say it when it can be reached",
                 table=self.path,
             ) from error
-        return bool(moves) and all(found.get(source) == move.to for source, move in moves.items())
+        done = bool(moves) and all(found.get(source) == move.to for source, move in moves.items())
+        return int(table.version()) if done else None
 
     def _told(self, moves: Mapping[str, Move], told: Mapping[str, Any]) -> dict[str, str]:
         report = {**told, "offsets": {source: [move.at, move.to] for source, move in moves.items()}}
