@@ -112,9 +112,9 @@ def is_part_of(run_id: str, path: str) -> bool:
 
 
 def is_part(path: str) -> bool:
-    """Whether a file is a part that a run staged, by its name."""
-    name = path.rpartition("/")[2]
-    return name.startswith("part-") and name.endswith(".parquet")
+    """Whether a file is a part that a run staged, by its name. Compactions write `part-….zstd.parquet`."""
+    name = path.rpartition("/")[2].removesuffix(".parquet")
+    return path.endswith(".parquet") and name.startswith("part-") and "." not in name
 
 
 def orphans(
