@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchinfer.core import ScoringPath, Transform, run_id, storable
-from batchinfer.errors import SpecError
+from batchinfer.errors import ModelError, SpecError
 from batchinfer.model import REFERENCE, Bundle, Registry, Scorer
 from batchinfer.quality import Suite, SuiteChecks, Unsurveyed, compile_suite, refuses
 from batchinfer.runs._drift import DriftPlan, load_drift
@@ -92,6 +92,7 @@ class StreamPlanner:
             _check_sink(spec, stream)
         self._fixed = _Fixed(spec, stream, load_transform(spec), read_suite(spec), spec.digest())
         self._decoder: tuple[pa.Schema, Decoder] | None = None
+        self._columns: pa.Schema | None = None
 
     def resolve(self) -> Bundle:
         """The bundle that the spec's model means now."""
@@ -116,6 +117,7 @@ class StreamPlanner:
             checks=checks,
             profiler=drift.profiler if drift is not None else None,
         )
+        self._check_columns(path.result_schema, scorer)
         identity = run_id(
             pipeline=spec.name,
             parameters={"stream": fixed.stream.input_topic, "group": fixed.stream.group or ""},
@@ -125,6 +127,15 @@ class StreamPlanner:
         )
         score = MessageScorer(self._decode(schema), path, identity)
         return StreamPlan(spec, fixed.stream, identity, schema, key, carry, scorer, drift, score)
+
+    def _check_columns(self, results: pa.Schema, scorer: Scorer) -> None:
+        """A table's columns do not change while a stream writes to it."""
+        if "store" in self._fixed.stream.sinks and self._columns is not None and results != self._columns:
+            raise ModelError(
+                f"{scorer.identity}: its result columns are not those of the table that the stream writes to",
+                next_step="write them to another output.path, with a stream that is started anew",
+            )
+        self._columns = self._columns or results
 
     def _decode(self, schema: pa.Schema) -> Decoder:
         if self._decoder is None or not self._decoder[0].equals(schema):

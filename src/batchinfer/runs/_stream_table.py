@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
 
 from batchinfer.runs._stream_plan import StreamPlan
 from batchinfer.spec import PipelineSpec
 from batchinfer.store import Move, StreamedTable, open_stream_table
-from batchinfer.streaming import Consumer, TablePlan, TableSink
+from batchinfer.streaming import (
+    Consumer,
+    MicroBatch,
+    Records,
+    Refused,
+    Score,
+    TablePlan,
+    TableSink,
+)
 
 
-def table_sink(plan: StreamPlan, consumer: Consumer) -> TableSink:
-    """The sink for the table of `output`, which is made where there is none.
-
-    Raises:
-        SpecError: the store cannot take a stream. StoreError: the table does not take such rows.
-    """
-    table = open_table(plan)
+def table_sink(plan: StreamPlan, table: StreamedTable, consumer: Consumer) -> TableSink:
+    """The sink for a plan's table."""
     stream = plan.stream
     rows = TablePlan(
         schema=plan.score.path.result_schema,
@@ -36,7 +43,11 @@ def table_sink(plan: StreamPlan, consumer: Consumer) -> TableSink:
 
 
 def open_table(plan: StreamPlan) -> StreamedTable:
-    """The table, held against the plan's rows."""
+    """The table of `output`, held against the plan's rows, and made where there is none.
+
+    Raises:
+        SpecError: the store cannot take a stream. StoreError: the table does not take such rows.
+    """
     spec = plan.spec
     upsert = spec.input.key if spec.output.mode == "upsert" else ()
     table = open_stream_table(
@@ -50,3 +61,31 @@ def partition_sources(spec: PipelineSpec) -> Mapping[str, str]:
     """For each partition column, in order, where a stream's rows have it from."""
     stated = {} if spec.stream is None else spec.stream.sink_partition
     return {name: stated.get(name, "timestamp") for name in spec.output.partition_by}
+
+
+def storable(score: Score, table: StreamedTable) -> Score:
+    """Score, and refuse messages with a row that the table cannot hold: no message may stop its stream."""
+
+    def scored(records: Records, polled_at: float) -> MicroBatch:
+        batch = score(records, polled_at)
+        found = table.unstorable(batch.results)
+        return _refused(batch, found) if found else batch
+
+    return scored
+
+
+def _refused(batch: MicroBatch, found: Mapping[int, str]) -> MicroBatch:
+    why = dict(zip(batch.refused.messages.tolist(), batch.refused.reasons, strict=True))
+    names = dict(zip(batch.refused.messages.tolist(), batch.refused.expectations, strict=True))
+    for row, reason in found.items():
+        why.setdefault(int(batch.rows[row]), reason)
+    order = sorted(why)
+    keep = ~np.isin(batch.rows, order)
+    return replace(
+        batch,
+        results=batch.results.filter(pa.array(keep)),
+        rows=batch.rows[keep],
+        refused=Refused(
+            np.array(order, np.int64), [why[m] for m in order], [names.get(m, ()) for m in order]
+        ),
+    )
