@@ -35,8 +35,7 @@ def parse_bound(text: str, option: str) -> Bound:
     if text in {"begin", "end"}:
         return "begin" if text == "begin" else "end"
     if _OFFSETS.fullmatch(text):
-        pairs = [tuple(map(int, pair.split(":"))) for pair in text.split(",")]
-        return {partition: offset for partition, offset in pairs}
+        return {int(number): int(offset) for number, offset in (p.split(":") for p in text.split(","))}
     try:
         when = datetime.fromisoformat(text)
     except ValueError as e:
@@ -142,8 +141,8 @@ class TopicReader:
         until = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < until:
             records = self._consumer.poll(1, 0.1)
-            if len(records):
-                return int(records.offsets[0].as_py()), int(records.timestamps[0].as_py() or 0)
+            if len(records) and (found := int(records.offsets[0].as_py())) >= offset:
+                return found, int(records.timestamps[0].as_py() or 0)
             if self._consumer.positions([partition]).get(partition, 0) >= self.ends[partition]:
                 return None
         raise Transient(f"{partition}: nothing came from offset {offset} on", partition=str(partition))
