@@ -35,7 +35,7 @@ def window_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @override_options
 @json_option
-def parity(
+def parity(  # noqa: PLR0917 - click passes them by name
     pipeline: str, low: str, high: str, sinks: tuple[str, ...], overrides: tuple[str, ...], as_json: bool
 ) -> None:
     """Score a window of the topic again through the batch path, and hold it against what the stream wrote.
@@ -61,7 +61,7 @@ def parity(
 @click.option("--model", metavar="NAME@VERSION", help="Score with this model in the place of the spec's.")
 @override_options
 @json_option
-def repair(
+def repair(  # noqa: PLR0917 - click passes them by name
     pipeline: str, low: str, high: str, model: str | None, overrides: tuple[str, ...], as_json: bool
 ) -> None:
     """Replace exactly the rows of a window in the results table by rows scored now, in one commit."""

@@ -1,4 +1,4 @@
-"""Parity: a window of a topic scored again through the batch path, and held against what the stream wrote, bit by bit."""
+"""Parity: a window of a topic scored again through the batch path, and held against what the stream wrote."""
 
 from __future__ import annotations
 

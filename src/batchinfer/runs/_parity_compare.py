@@ -83,15 +83,16 @@ def compare(
             different[name] = len(places)
         for place in places[: _MOST_EXAMPLES - len(examples)].tolist():
             values = {"written": _plain(one[place]), "scored": _plain(other[place])}
-            examples.append({**where(left, place), "column": name, **values})
+            examples.append({**_where(left, place), "column": name, **values})
     extra = np.setdiff1d(np.arange(written.num_rows), mine)
-    for place in extra[: _MOST_EXAMPLES - len(examples)].tolist():
-        examples.append({**where(written, place), "column": None, "written": "a row", "scored": "no row"})
+    examples += [
+        {**_where(written, place), "column": None, "written": "a row", "scored": "no row"}
+        for place in extra[: _MOST_EXAMPLES - len(examples)].tolist()
+    ]
     return Compared(int(agrees.sum()), different, len(extra), tuple(examples))
 
 
-def where(rows: pa.Table, place: int) -> dict[str, Any]:
-    """Source and position of a row."""
+def _where(rows: pa.Table, place: int) -> dict[str, Any]:
     return {"source": rows[SOURCE][place].as_py(), "position": rows[POSITION][place].as_py()}
 
 
@@ -110,8 +111,8 @@ def same_bits(written: pa.Array, scored: pa.Array, *, as_json: bool = False) -> 
         due = pc.is_valid(scored).to_numpy(zero_copy_only=False)
         if as_json:
             due = due & np.isfinite(other)
-        equal: npt.NDArray[np.bool_] = (one.view(whole) == other.view(whole)) | ~there
-        return equal & (there == due)
+        equal = (one.view(whole) == other.view(whole)) | ~there
+        return np.asarray(equal & (there == due), np.bool_)
     equal = pc.fill_null(pc.equal(written, scored), False).to_numpy(zero_copy_only=False)
     neither = pc.and_(pc.is_null(written), pc.is_null(scored)).to_numpy(zero_copy_only=False)
     return np.asarray(equal | neither, np.bool_)

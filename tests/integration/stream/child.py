@@ -1,0 +1,44 @@
+"""A stream in a process of its own, which may kill itself at a named step of a commit."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import ExitStack
+
+from batchinfer.runs import stream
+from batchinfer.spec import load_spec
+from batchinfer.testing import Fault, kill, tripping
+
+SINK = "batchinfer.streaming._table_sink:TableSink"
+TOPIC = "batchinfer.streaming._confluent:ConfluentProducer.commit"
+DELTA, POSTGRES = "batchinfer.store._delta_stream:DeltaStreamTable", "batchinfer.store._postgres_stream"
+STEPS = {  # the first commit claims the starts of three partitions, or of fewer where they come one by one
+    "before a part is written": (f"{DELTA}._stage", f"{POSTGRES}:PostgresStreamTable._add", "before", 2),
+    "after a part is written": (f"{DELTA}._stage", f"{POSTGRES}:PostgresStreamTable._add", "after", 2),
+    "before the table's commit": (f"{DELTA}._transact", f"{POSTGRES}:_end", "before", 3),
+    "after the table's commit": (f"{DELTA}._transact", f"{POSTGRES}:_end", "after", 3),
+    "before the topics' commit": (TOPIC, TOPIC, "before", 3),
+    "after the topics' commit": (TOPIC, TOPIC, "after", 3),
+    "after a start was claimed": (f"{SINK}.assigned", f"{SINK}.assigned", "after", 1),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("spec")
+    parser.add_argument("--die-at", choices=sorted(STEPS))
+    asked = parser.parse_args()
+    spec = load_spec(asked.spec)
+    with ExitStack() as faults:
+        if asked.die_at:
+            delta, postgres, when, call = STEPS[asked.die_at]
+            step = postgres if spec.output.store == "postgres" else delta
+            faults.enter_context(tripping(Fault(step, when, call), kill))
+        print("ready", flush=True)
+        stream(spec)
+    sys.exit("the stream ended")
+
+
+if __name__ == "__main__":
+    main()
