@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -80,7 +81,7 @@ class Reference:
             }
             for each in self.columns
         ]
-        stated = {
+        stated: dict[str, Any] = {
             "format": _FORMAT,
             "rows": self.rows,
             "group_column": self.group_column,

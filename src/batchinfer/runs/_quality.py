@@ -203,6 +203,8 @@ def _said(check: Check, judgement: Judgement) -> str:
     told = _told(check, judgement)
     if "unexpected_count" in told:
         found = f"{told['unexpected_count']} of {told.get('element_count', '?')} rows"
-    else:
+    elif "observed_value" in judgement.result:
         found = f"observed {told.get('observed_value')}"
+    else:
+        found = "what was observed is sensitive"
     return f"{check.expectation.name}: {found}"
