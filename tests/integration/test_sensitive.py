@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,15 @@ import batchinfer
 from batchinfer.cli import main
 from batchinfer.core import HASH_SECRET, Sensitive
 from batchinfer.errors import BatchinferError, QualityGate, RunFailed, SpecError, TransformError
-from batchinfer.runs import RunRecords, RunReport, add_model, explain, make_plan
+from batchinfer.runs import (
+    RunRecords,
+    RunReport,
+    add_model,
+    explain,
+    make_plan,
+    write_docs,
+    write_drift_pages,
+)
 
 KEY = "a key of forty and more letters, planted as well"
 ROWS, CITIES = 400, ("Planted-City-1", "Planted-City-2", "Planted-City-3")
@@ -165,10 +174,16 @@ def test_verdicts_and_counts_are_those_of_the_same_run_without_sensitive_columns
         return report, [(r["success"], *(r["result"].get(c) for c in counts)) for r in validation["results"]]
 
     hidden, told = judged()
+    before = world.leaks()
     shown, known = judged(input={"sensitive": {}}, model="open@champion")
     assert told == known
     assert hidden.rows == shown.rows
     assert hidden.quality["quarantined"] == shown.quality["quarantined"]
+    # What is looked for is found where nothing is sensitive: the other tests are able to fail.
+    found = " ".join(world.leaks().keys() - before.keys())
+    assert all(
+        part in found for part in ("scores/", "scores_quarantine/", "sample.parquet", "validation.json")
+    )
 
 
 def test_what_a_failed_run_leaves_and_says_holds_none(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -266,6 +281,41 @@ def test_a_reference_at_a_path_is_hashed_as_it_is_read(world: World) -> None:
     assert world.leaks() == {}
 
 
+@pytest.mark.skipif("BATCHINFER_TORTURE" not in os.environ, reason="imports take long: make torture runs it")
+def test_pages_and_workers_elsewhere_show_none(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Evidently, Great Expectations and Dask themselves."""
+    caplog.set_level(logging.DEBUG)
+    from distributed import LocalCluster
+
+    aggregates = (
+        ("max_to_be_between", {"column": "age", "max_value": 1}),
+        ("mean_to_be_between", {"column": "pay", "max_value": 1}),
+        ("median_to_be_between", {"column": "age", "max_value": 1}),
+        ("values_to_match_strftime_format", {"column": "name", "strftime_format": "%Y"}),
+        ("values_to_not_be_outliers", {"column": "name", "method": "iqr", "multiplier": 1.5}),
+    )  # fmt: skip
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        engine = {"kind": "dask", "address": cluster.scheduler_address}
+        spec = world.spec(ASKING[1], ASKING[5], *aggregates, engine=engine, quality={"on_failure": "warn"})
+        report = batchinfer.run(spec, {"ds": "d1"})
+        (world.pipeline.root / "features.py").write_text(
+            "def build(batch):\n    raise KeyError(batch.column('name')[0].as_py())\n"
+        )
+        broken = world.spec(engine=engine, transform="features.py:build")
+        with pytest.raises(TransformError) as raised:
+            batchinfer.run(broken, {"ds": "d1"})
+        assert said_by(raised.value) == []
+        logs = str(cluster.get_logs())
+    assert report.quality["success"] is False
+    pages = str(world.pipeline.root / "pages")
+    write_drift_pages(spec, str(world.pipeline.output), pages)
+    write_docs(pages, 5)
+    (world.pipeline.root / "suite.json").unlink()
+    (world.pipeline.root / "said.txt").write_text(report.to_json() + caplog.text + logs)
+    assert "Great Expectations could not judge" in caplog.text
+    assert world.leaks() == {}
+
+
 def test_the_bundle_holds_no_sensitive_value_of_its_reference(people_registry: str) -> None:
     folder = Path(people_registry) / "people" / "1"
     found = leaks(folder, PLANTED)
@@ -283,7 +333,12 @@ def test_evidently_gets_hashes_and_the_labels_are_joined_by_them(
     from batchinfer.runs import _drift_pages
 
     given: list[Any] = []
-    monkeypatch.setattr(_drift_pages, "write_drift_report", lambda *tables, **_: given.extend(tables) or {})
+
+    def take(*tables: pa.Table, **_: Any) -> dict[str, str]:
+        given.extend(tables)
+        return {}
+
+    monkeypatch.setattr(_drift_pages, "write_drift_report", take)
     monkeypatch.setattr(_drift_pages, "write_labels_report", lambda rows, **_: given.append(rows))
     labels = pa.table({"email": people()["email"], "late": [i % 2 for i in range(ROWS)]})
     pq.write_table(labels, world.pipeline.input / "labels.parquet")
