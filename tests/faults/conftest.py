@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _has_its_turn(item: pytest.Item) -> bool:
-    params = cast(pytest.Function, item).callspec.params
+    params = cast(dict[str, str], cast(pytest.Function, item).callspec.params)
     stores = stores_with(params["step"])
     turn = list(STEPS).index(params["step"]) % len(stores)
     return params["faulty"] in stores if TORTURE else params["faulty"] == stores[turn]
