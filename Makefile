@@ -6,6 +6,9 @@ INSTALLED := $(VENV)/.installed
 PIPELINE := pipelines/flight_delay
 BENCH := build/bench
 
+# The tests start hundreds of processes: without its bytecode, each of them would compile every import anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 POSTGRES_ABSENT := ! command -v postgres >/dev/null && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1
 
