@@ -25,7 +25,7 @@ from batchinfer.runs._stream_window import Bound, TopicReader, Window, by_source
 from batchinfer.runs._work import RunWork
 from batchinfer.runs._worker import Staging
 from batchinfer.spec import AlertsSpec, EngineSpec, FormatSpec, PipelineSpec, QualitySpec
-from batchinfer.store import in_window, open_store
+from batchinfer.store import StreamedTable, in_window, open_store
 from batchinfer.streaming import Client, open_client, open_decoder
 
 _MOST_EXAMPLES = 20
@@ -100,25 +100,28 @@ def parity(spec: PipelineSpec, low: Bound, high: Bound, *, sinks: Sequence[str] 
     planner = StreamPlanner(spec)
     plan = planner.plan(planner.resolve())
     client = open_client(stream)
+    table = open_table(plan) if "store" in stream.sinks else None
     found, messages = [], 0
     for sink in sinks or stream.sinks:
         with (
             TopicReader.reading(client, stream.input_topic) as reader,
             tempfile.TemporaryDirectory(prefix="batchinfer-parity-") as folder,
         ):
-            window = reader.window(low, high, _reached(sink, plan, client, reader))
+            window = reader.window(low, high, _reached(sink, plan, table, client, reader))
             written = _from_table(plan, window) if sink == "store" else _from_topic(plan, client, window)
-            batch = _Batch(plan, Path(folder))
+            batch = _Batch(plan, table, Path(folder))
             messages = max(messages, batch.read(reader, window))
             found.append(_held(sink, plan, window, written, batch))
     return ParityReport(spec.name, messages, all(sink.agrees for sink in found), found)
 
 
-def _reached(sink: str, plan: StreamPlan, client: Client, reader: TopicReader) -> dict[Any, int]:
+def _reached(
+    sink: str, plan: StreamPlan, table: StreamedTable | None, client: Client, reader: TopicReader
+) -> dict[Any, int]:
     """Where the stream's sink has come."""
-    if sink == "store":
+    if sink == "store" and table is not None:
         names = sources(reader.partitions)
-        return {names[source]: at for source, at in open_table(plan).positions(list(names)).items()}
+        return {names[source]: at for source, at in table.positions(list(names)).items()}
     consumer = client.consumer(plan.group)
     try:
         return consumer.committed(reader.partitions)
@@ -151,8 +154,8 @@ def _from_topic(plan: StreamPlan, client: Client, window: Window) -> pa.Table:
 class _Batch:
     """The window's messages as a Parquet file, and what batch workers make of it."""
 
-    def __init__(self, plan: StreamPlan, folder: Path) -> None:
-        self._plan, self._folder = plan, folder
+    def __init__(self, plan: StreamPlan, table: StreamedTable | None, folder: Path) -> None:
+        self._plan, self._table, self._folder = plan, table, folder
         self._input = folder / "input" / "messages.parquet"
         self._sources: list[pa.Array] = []
         self._positions: list[pa.Array] = []
@@ -206,9 +209,21 @@ class _Batch:
         places = rows[POSITION].combine_chunks()
         at = rows.schema.get_field_index
         rows = rows.set_column(at(SOURCE), result.field(SOURCE), pa.chunked_array(self._sources).take(places))
-        return rows.set_column(
+        rows = rows.set_column(
             at(POSITION), result.field(POSITION), pa.chunked_array(self._positions).take(places)
         )
+        return rows if self._table is None else _storable(rows, self._table)
+
+
+def _storable(rows: pa.Table, table: StreamedTable) -> pa.Table:
+    """Without the messages that the stream refused because its table cannot hold a row of them."""
+    [whole] = rows.combine_chunks().to_batches() or [None]
+    found = {} if whole is None else table.unstorable(whole)
+    if not found:
+        return rows
+    names = sorted({rows[SOURCE][place].as_py() for place in found})
+    keys = keys_of(rows, names)[["source", "position"]]
+    return rows.filter(pa.array(~np.isin(keys, keys[sorted(found)])))
 
 
 def _held(sink: str, plan: StreamPlan, window: Window, written: pa.Table, batch: _Batch) -> SinkParity:

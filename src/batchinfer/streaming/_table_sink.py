@@ -133,9 +133,11 @@ class TableSink:
                 self._bytes += rows.nbytes
             for partition, offset in batch.next_offsets.items():
                 self._reached[partition] = max(offset, self._reached[partition])
+            if self._bytes >= self._plan.max_bytes:
+                self.flush()
         if self._since is None and self._reached != self._durable:
             self._since = self._clock()
-        return self.flush() if self._bytes >= self._plan.max_bytes else self.tick()
+        return self.tick()
 
     def tick(self) -> Offsets:
         """See `Sink.tick`."""

@@ -16,10 +16,10 @@ DELTA, POSTGRES = "batchinfer.store._delta_stream:DeltaStreamTable", "batchinfer
 STEPS = {  # the first commit claims the starts of three partitions, or of fewer where they come one by one
     "before a part is written": (f"{DELTA}._stage", f"{POSTGRES}:PostgresStreamTable._add", "before", 2),
     "after a part is written": (f"{DELTA}._stage", f"{POSTGRES}:PostgresStreamTable._add", "after", 2),
-    "before the table's commit": (f"{DELTA}._transact", f"{POSTGRES}:_end", "before", 3),
-    "after the table's commit": (f"{DELTA}._transact", f"{POSTGRES}:_end", "after", 3),
-    "before the topics' commit": (TOPIC, TOPIC, "before", 3),
-    "after the topics' commit": (TOPIC, TOPIC, "after", 3),
+    "before the table's commit": (f"{DELTA}._transact", f"{POSTGRES}:_end", "before", 2),
+    "after the table's commit": (f"{DELTA}._transact", f"{POSTGRES}:_end", "after", 2),
+    "before the topics' commit": (TOPIC, TOPIC, "before", 2),
+    "after the topics' commit": (TOPIC, TOPIC, "after", 2),
     "after a start was claimed": (f"{SINK}.assigned", f"{SINK}.assigned", "after", 1),
 }
 

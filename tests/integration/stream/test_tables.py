@@ -64,7 +64,14 @@ def output(
 
 
 def into_table(pipeline: Pipeline, broker: Broker, topics: Topics, output: Any, **more: Any) -> PipelineSpec:
-    more = {"sinks": ["store"], "output_topic": None, "sink_max_seconds": 0.2, **more}
+    quick = {"session.timeout.ms": 1500, "heartbeat.interval.ms": 200}  # who was killed is soon known to be
+    more = {
+        "consumer_settings": quick,
+        "sinks": ["store"],
+        "output_topic": None,
+        "sink_max_seconds": 0.2,
+        **more,
+    }
     return with_stream(pipeline, broker, topics, spec__output=output, **more)
 
 
