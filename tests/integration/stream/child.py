@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
+import threading
 from contextlib import ExitStack
 
 from batchinfer.runs import stream
 from batchinfer.spec import load_spec
 from batchinfer.testing import Fault, kill, tripping
 
+_PATIENCE_SECONDS = 60
 SINK = "batchinfer.streaming._table_sink:TableSink"
 TOPIC = "batchinfer.streaming._confluent:ConfluentProducer.commit"
 DELTA, POSTGRES = "batchinfer.store._delta_stream:DeltaStreamTable", "batchinfer.store._postgres_stream"
@@ -30,13 +33,16 @@ def main() -> None:
     parser.add_argument("--die-at", choices=sorted(STEPS))
     asked = parser.parse_args()
     spec = load_spec(asked.spec)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    stop = threading.Event()
+    threading.Timer(_PATIENCE_SECONDS, stop.set).start()  # one that never comes to its step ends, and says so
     with ExitStack() as faults:
         if asked.die_at:
             delta, postgres, when, call = STEPS[asked.die_at]
             step = postgres if spec.output.store == "postgres" else delta
             faults.enter_context(tripping(Fault(step, when, call), kill))
         print("ready", flush=True)
-        stream(spec)
+        stream(spec, stop=stop)
     sys.exit("the stream ended")
 
 
