@@ -82,11 +82,11 @@ def test_rows_and_positions_come_together_and_are_there_for_who_opens_the_table_
     table.append(rows(0, 0), {"t-0": Move(None, 0), "t-1": Move(None, 7)}, {})
     assert place.stream().positions(["t-0", "t-1"]) == {"t-0": 0, "t-1": 7}
     both = pa.concat_tables([rows(0, 5), rows(5, 8, day=OTHER_DAY), rows(7, 9, "t-1")])
-    table.append(both, {"t-0": Move(0, 8), "t-1": Move(7, 9)}, {"run_id": "r", "rows": 10})
+    version = table.append(both, {"t-0": Move(0, 8), "t-1": Move(7, 9)}, {"run_id": "r", "rows": 10})
     assert place.stream().positions(["t-0", "t-1"]) == {"t-0": 8, "t-1": 9}
     assert place.found() == expected(0, 8) + expected(7, 9, "t-1")
     told = place.batch().history(1)[0]
-    assert told["run_id"] == "r"
+    assert (told["run_id"], told["version"]) == ("r", version)
     assert told["report"]["offsets"] == {"t-0": [0, 8], "t-1": [7, 9]}
 
 

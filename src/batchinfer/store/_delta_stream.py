@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 from batchinfer.core import POSITION, SOURCE, Partition, StagedPart, StagingArea, files
 from batchinfer.errors import BatchinferError, StoreError, Transient
 from batchinfer.store import _rules, _runs
-from batchinfer.store._delta_log import METADATA
+from batchinfer.store._delta_log import METADATA, commits
 from batchinfer.store._delta_table import (
     STREAMED,
     active_files,
@@ -93,10 +93,11 @@ class DeltaStreamTable:
                         raise refusal(self.path, source, move.at, found.get(source))
                 additions = _additions(parts)
                 versions = {self._app_id(source): move.to for source, move in moves.items()}
-                properties = _properties(versions | _claims(table, parts), self._told(moves, told))
+                stated = self._told(moves, told)
+                properties = _properties(versions | _claims(table, parts), stated)
             error = tried(lambda t=table, a=additions, p=properties: self._transact(t, a, p))
             if error is None:
-                return int(table.version())
+                return self._version(table, stated)
             if not is_conflict(error):
                 if (version := self._done(moves, error)) is not None:
                     return version
@@ -135,11 +136,12 @@ class DeltaStreamTable:
                     if token := token_of(table, partition):
                         same[app_id_of(partition)] = token
                 moves = {source: Move(low, high) for source, (low, high) in window.items()}
-                properties = _properties(same | _claims(table, parts), self._told(moves, told))
+                stated = self._told(moves, told)
+                properties = _properties(same | _claims(table, parts), stated)
                 actions = [*_additions(parts), *_removals(touched)]
             error = tried(lambda t=table, a=actions, p=properties: self._transact(t, a, p))
             if error is None:
-                return Replaced(removed, written, int(table.version()))
+                return Replaced(removed, written, self._version(table, stated))
             if not is_conflict(error):
                 raise Transient(
                     f"{self.path}: the repair may or may not be committed: {said_by(error)}",
@@ -178,6 +180,14 @@ class DeltaStreamTable:
         report = {**told, "offsets": {source: [move.at, move.to] for source, move in moves.items()}}
         stated = {"pipeline": self._pipeline, "report": report, "partitions": {}}
         return {"run_id": str(told.get("run_id", "")), METADATA: json.dumps(stated)}
+
+    def _version(self, before: Any, stated: Mapping[str, str]) -> int:
+        """The version that a commit which says this became; delta-rs does not tell."""
+        with translated(self.path, "read the history of"):
+            table = self._opened()
+            since = commits(table, table.version() - before.version())
+        found = (raw["version"] for raw in since if raw.get(METADATA) == stated[METADATA])
+        return int(next(found, table.version()))
 
     # Files
 
