@@ -40,7 +40,8 @@ coverage: $(INSTALLED) ## Run the tests and hold their coverage against the floo
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
 
 torture: $(INSTALLED) ## Run the seeded fault tests whole (minutes)
-	BATCHINFER_TORTURE=all $(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults tests/integration/test_sensitive.py $(ARGS)
+	BATCHINFER_TORTURE=all $(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults tests/conformance/test_stores.py \
+		tests/integration/test_sensitive.py $(ARGS)
 
 airflow-test: $(INSTALLED) ## Run the DAGs under Airflow's scheduler, and train anew (minutes)
 	BATCHINFER_AIRFLOW=1 $(BIN)/python -m pytest tests/integration/airflow $(ARGS)
