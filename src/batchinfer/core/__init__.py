@@ -37,6 +37,7 @@ from batchinfer.core._results import (
 )
 from batchinfer.core._sample import RowSample, hashed, pack_rows, unpack_rows
 from batchinfer.core._scoring import Scored, ScoringPath
+from batchinfer.core._stopwatch import Stopwatch, total_seconds
 from batchinfer.core._sums import exact_sum
 from batchinfer.core._transform import Transform, TransformSource
 from batchinfer.core._units import (
@@ -80,6 +81,7 @@ __all__ = [
     "Slice",
     "StagedPart",
     "StagingArea",
+    "Stopwatch",
     "Store",
     "StoreHistory",
     "Tally",
@@ -104,5 +106,6 @@ __all__ = [
     "storable",
     "table_schema",
     "total_rows",
+    "total_seconds",
     "unpack_rows",
 ]
