@@ -130,6 +130,7 @@ def run_plan(
     records.write(report)
     _log.info("planned %d rows in %d units", plan.rows, len(plan.units), extra={"run_id": plan.run_id})
     telemetry.started(plan, report)
+    watch.lap("tell")
     try:
         work = partial(_work, plan, progress or _Silent(), engine)
         report, finish = _work_and_commit(plan, report, started, records, work, watch=watch, force=force)

@@ -35,8 +35,8 @@ class RunReport:
         started_at: when this attempt began; UTC, ISO 8601.
         error: what went wrong, where the status is not done.
         alerts: what became of the alert that the run gave rise to, receiver by receiver.
-        timings: where the time went, in seconds: `stages` of the run's wall time (plan, begin, score, judge,
-            commit, finish), and `workers`, of all threads and machines together (read, score, write).
+        timings: where the time went, in seconds: `stages` of the run's wall time (plan, tell, begin, score,
+            judge, commit, finish), and `workers`, of all threads and machines together (read, score, write).
         telemetry: what became of metrics and lineage, receiver by receiver.
     """
 

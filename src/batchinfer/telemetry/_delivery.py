@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Literal
 from urllib.parse import urlsplit
 
-from batchinfer.errors import MissingExtra
+from batchinfer.errors import BatchinferError, MissingExtra
 
 _log = logging.getLogger("batchinfer.telemetry")
 
@@ -46,7 +46,10 @@ def deliver(
     except Exception as e:
         delivery = Delivery(channel, receiver, False, said(e))
         _log.warning("%s: %s was NOT told: %s", channel, receiver, delivery.error, extra={"run_id": run_id})
-        _log.debug("%s: %s", channel, receiver, exc_info=e)
+        if not isinstance(
+            e, OSError | BatchinferError
+        ):  # a defect, then, and not the network's; no URL is in it
+            _log.warning("%s: a defect", channel, exc_info=e, extra={"run_id": run_id})
         return delivery
     return Delivery(channel, receiver, True)
 
@@ -75,7 +78,8 @@ def said(error: BaseException) -> str:
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return type(error).__name__
+    name = type(error).__name__
+    return "no connection" if "Connection" in name else name
 
 
 def need(module: str, package: str, extra: str, key: str) -> None:

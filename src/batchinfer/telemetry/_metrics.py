@@ -88,7 +88,7 @@ class RunFacts:
     """A run that ended.
 
     Attributes:
-        report: the run's report, as `--json` prints it; `run_id` is None where there was no plan.
+        report: the run's report, as `--json` prints it; `run_id` is empty where there was no plan.
         exit_code: what the command ends with.
         started_s: when it began; Unix time.
         ended_s: when it ended.
@@ -117,7 +117,7 @@ def of_run(facts: RunFacts) -> Iterator[Sample]:
     status = report["status"]
     yield (
         "batchinfer_run_info",
-        (report["run_id"] or "", model.get("name", ""), model.get("version", "")),
+        (report["run_id"], model.get("name", ""), model.get("version", "")),
         1,
     )
     for each in _STATUSES:
@@ -126,7 +126,7 @@ def of_run(facts: RunFacts) -> Iterator[Sample]:
     yield "batchinfer_run_start_timestamp_seconds", (), facts.started_s
     yield "batchinfer_run_end_timestamp_seconds", (), facts.ended_s
     yield "batchinfer_run_duration_seconds", (), report["seconds"]
-    if report["run_id"] is None:
+    if not report["run_id"]:
         return
     yield from _work(report)
     yield from _quality(report, facts.limits)
