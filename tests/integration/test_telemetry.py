@@ -88,7 +88,7 @@ def test_a_runs_metrics_say_what_its_report_says(pipeline: Any, rows: Rows, fold
     assert told("run_quarantine_limit_ratio") == 0.05
     assert told.by("run_status", "status") == {"done": 1, "failed": 0, "unknown": 0, "interrupted": 0}
     assert told("run_exit_code") == 0
-    assert told("run_info", run_id=report.run_id, model="linear", model_version="1") == 1
+    assert told("run_info", run_id=report.run_id, model="linear@1") == 1
     assert told("run_duration_seconds") == report.seconds
     assert told.by("run_stage_duration_seconds", "stage") == report.timings["stages"]
     assert told.by("run_worker_seconds", "step") == report.timings["workers"]

@@ -1,7 +1,8 @@
 """A run and a backfill as Prometheus metrics. Pure: from facts to the text that collectors read.
 
 Everything is a gauge, for it is said of one run, the latest: a batch job has no process that could count on. So no
-name ends in _total, and `increase` says nothing here. Labels are those of the stream: `pipeline`, `column`, `outcome`.
+name ends in _total, and `increase` says nothing here. Labels are those of the stream: `pipeline`, `model` as
+name@version, `column`, `reason`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Metric:
 
 
 METRICS = (
-    Metric("batchinfer_run_info", "The latest run; always 1.", ("run_id", "model", "model_version")),
+    Metric("batchinfer_run_info", "The latest run; always 1.", ("run_id", "model")),
     Metric("batchinfer_run_status", "1 for how the latest run ended, 0 for each other way.", ("status",)),
     Metric("batchinfer_run_exit_code", "The latest run's exit code: 0 done, 3 quality gate, 4 drift gate, …"),
     Metric("batchinfer_run_start_timestamp_seconds", "When the latest run began, in seconds since 1970."),
@@ -113,13 +114,9 @@ class BackfillFacts:
 def of_run(facts: RunFacts) -> Iterator[Sample]:
     """What is said of a run. What it did not come to is left out."""
     report = facts.report
-    model = report["model"]
-    status = report["status"]
-    yield (
-        "batchinfer_run_info",
-        (report["run_id"], model.get("name", ""), model.get("version", "")),
-        1,
-    )
+    status, model = report["status"], report["model"]
+    identity = f"{model['name']}@{model['version']}" if model else ""
+    yield "batchinfer_run_info", (report["run_id"], identity), 1
     for each in _STATUSES:
         yield "batchinfer_run_status", (each,), float(each == status)
     yield "batchinfer_run_exit_code", (), facts.exit_code
