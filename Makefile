@@ -9,7 +9,7 @@ BENCH := build/bench
 .DEFAULT_GOAL := help
 POSTGRES_ABSENT := ! command -v postgres >/dev/null && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1
 
-.PHONY: help setup postgresql demo test coverage torture airflow-test check format bench bench-peers constraints pyfiles clean
+.PHONY: help setup postgresql demo test coverage torture airflow-test check lint-ops format bench bench-peers constraints pyfiles clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ check: $(INSTALLED) ## Lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lint-ops: $(INSTALLED) ## Lint images, compose stack, rules, dashboards and manifests; says which tools are absent
+	@$(BIN)/python docker/lint.py
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix-only --quiet .

@@ -41,7 +41,7 @@ def listening() -> Iterator[Listener]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        do_PUT = do_POST = answer  # noqa: N815
+        do_GET = do_PUT = do_POST = answer  # noqa: N815
 
         def log_message(self, *_: Any) -> None:
             pass
