@@ -1,4 +1,4 @@
-"""Is the container's service well? Exit 0 if BATCHINFER_HEALTH_URL answers 2xx; a batch run has none, and is well while it runs."""
+"""Is the container's service well? Exit 0 if BATCHINFER_HEALTH_URL answers 2xx; a batch run has none, and is well."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Hold what lies in docker/ against what reads it: python docker/lint.py, or make lint-ops. A tool that is absent is told, not passed over.
+"""Hold what lies in docker/ against the tools that read it: `make lint-ops`. A tool that is absent is told, not passed over.
 
-Each check raises Skipped (a tool is absent) or Failed (with what the tool said). The slow ones fetch a schema.
+Each check raises Skipped (a tool is absent) or Failed (with what the tool said). `keda` fetches a schema.
 """
 
 from __future__ import annotations
@@ -106,9 +106,13 @@ def keda() -> None:
     import jsonschema
 
     go = _tool("go", "the Go toolchain, which fetches KEDA's sources")
-    module = json.loads(_run(go, "mod", "download", "-json", f"github.com/kedacore/keda/v2@{KEDA}", cwd=Path("/")))
+    module = json.loads(
+        _run(go, "mod", "download", "-json", f"github.com/kedacore/keda/v2@{KEDA}", cwd=Path("/"))
+    )
     definition = Path(module["Dir"], "config", "crd", "bases", "keda.sh_scaledobjects.yaml")
-    schema = yaml.safe_load(definition.read_text(encoding="utf-8"))["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema = yaml.safe_load(definition.read_text(encoding="utf-8"))["spec"]["versions"][0]["schema"][
+        "openAPIV3Schema"
+    ]
     schema["properties"]["metadata"] = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     found = [document for _, document in _manifests() if document["kind"] == "ScaledObject"]
     for document in found:
@@ -131,13 +135,17 @@ def alerts() -> list[str]:
 
 def queries() -> list[str]:
     """All queries of all dashboards."""
-    return [expr for file in DASHBOARDS for expr in _expressions(json.loads(file.read_text(encoding="utf-8")))]
+    return [
+        expr for file in DASHBOARDS for expr in _expressions(json.loads(file.read_text(encoding="utf-8")))
+    ]
 
 
 def metrics() -> set[str]:
     """The names of ours that rules, dashboards and their variables ask for."""
     texts = [*(rule["expr"] for rule in _rules()), *(file.read_text(encoding="utf-8") for file in DASHBOARDS)]
-    return {name for text in texts for name in re.findall(r"\bbatchinfer_(?:run|backfill|stream)_[a-z_]+", text)}
+    return {
+        name for text in texts for name in re.findall(r"\bbatchinfer_(?:run|backfill|stream)_[a-z_]+", text)
+    }
 
 
 def _rules() -> list[dict[str, Any]]:
@@ -196,7 +204,9 @@ def _tool(name: str, source: str) -> str:
 
 
 def _run(*command: object, cwd: Path = ROOT) -> str:
-    done = subprocess.run([str(word) for word in command], cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(word) for word in command], cwd=cwd, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise Failed((done.stdout + done.stderr).strip())
     return done.stdout

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.listener import listening
 
 from batchinfer.telemetry import METRICS
-from tests.listener import listening
 
 ROOT = Path(__file__).parents[3]
 
@@ -89,7 +89,9 @@ def test_images_install_extras_that_there_are_by_the_constraints_and_run_as_nobo
     text = (ROOT / "docker" / file).read_text(encoding="utf-8")
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(re.findall(r"--extra ([\w-]+)", text)) <= extras.keys()
-    assert text.count("uv pip install") == text.count("--constraint constraints.txt") + text.count("--no-deps")
+    assert text.count("uv pip install") == text.count("--constraint constraints.txt") + text.count(
+        "--no-deps"
+    )
     last = text.rsplit("FROM ", 1)[1]
     assert "USER 10001:10001" in last and "HEALTHCHECK" in last
     allowed = (ROOT / ".dockerignore").read_text().splitlines()
