@@ -1,4 +1,4 @@
-"""Hold what lies in docker/ against the tools that read it: `make lint-ops`. A tool that is absent is told, not passed over.
+"""Hold what lies in docker/ against the tools that read it: `make lint-ops`. What tool is absent is told.
 
 Each check raises Skipped (a tool is absent) or Failed (with what the tool said). `keda` fetches a schema.
 """

@@ -307,6 +307,34 @@ def test_lineage_tells_of_failures_with_their_message(pipeline: Any, rows: Rows,
     assert "batchinfer_model" not in first["run"]["facets"]
 
 
+def test_nothing_that_is_told_holds_a_sensitive_value(
+    pipeline: Any, rows: Rows, listener: Listener, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATCHINFER_HASH_SECRET", "planted-" * 8)
+    table = rows(0, 100)
+    pipeline.write_input(table.set_column(4, "note", pa.array(["planted-value"] * 100)))
+    kind, kwargs = "expect_column_values_to_be_in_set", {"column": "note", "value_set": ["x"]}
+    suite = {"name": "s", "expectations": [{"type": kind, "kwargs": kwargs}], "meta": {}}
+    (pipeline.root / "suite.json").write_text(json.dumps(suite))
+    spec = pipeline.spec(
+        **{
+            "input.sensitive": {"note": "hash"},
+            "quality.suite": "suite.json",
+            "lineage.url": listener.url,
+            "metrics.textfile": str(folder),
+        }
+    )
+    with pytest.raises(QualityGate):
+        run(spec, {"ds": "d1"})
+    events = listener.json()
+    (assertion,) = events[-1]["inputs"][0]["inputFacets"]["dataQualityAssertions"]["assertions"]
+    assert assertion["success"] is False
+    note = events[-1]["outputs"][0]["facets"]["columnLineage"]["fields"]["note"]
+    assert note["inputFields"][0]["transformations"][0]["masking"] is True
+    assert metrics_in(folder)("run_quarantined_ratio") == 1
+    assert "planted" not in json.dumps(events) + "".join(file.read_text() for file in folder.iterdir())
+
+
 def test_an_interrupted_run_is_told_as_aborted(
     pipeline: Any, rows: Rows, listener: Listener, folder: Path
 ) -> None:

@@ -157,6 +157,7 @@ def _datasets(plan: Plan, report: RunReport) -> tuple[tuple[Dataset, ...], tuple
     """What a run reads and writes. Counts of the output stand there once it is committed."""
     committed = report.table_version is not None
     spec, layer = plan.spec, plan.spec.output.store
+    sensitive = frozenset(spec.input.sensitive)
     read = Dataset(
         location=_table_of(spec.input.path, plan.input_path),
         layer="parquet",
@@ -175,6 +176,7 @@ def _datasets(plan: Plan, report: RunReport) -> tuple[tuple[Dataset, ...], tuple
         columns=Columns(
             _types([*plan.result_schema, *partitions]),
             copied=tuple(field.name for field in (*plan.key, *plan.carry)),
+            hashed=sensitive - {*spec.output.clear},
             computed=tuple(plan.scorer.output_schema.names),
             computed_from=tuple(scored_from or ()),
         ),
@@ -187,7 +189,9 @@ def _datasets(plan: Plan, report: RunReport) -> tuple[tuple[Dataset, ...], tuple
         location=f"{plan.output_path.rstrip('/')}_quarantine",
         layer=layer,
         columns=Columns(
-            _types([*plan.originals, *partitions]), copied=tuple(field.name for field in plan.originals)
+            _types([*plan.originals, *partitions]),
+            copied=tuple(field.name for field in plan.originals),
+            hashed=sensitive,
         ),
         rows=report.rows.quarantined,
     )

@@ -32,11 +32,13 @@ Kind = Literal["START", "COMPLETE", "FAIL", "ABORT"]
 class Columns:
     """The columns of a dataset: name and type; of an output also which input columns each comes from.
 
-    `copied` are the same as the input column of their name; `computed` follow from all of `computed_from`.
+    `copied` are the same as the input column of their name, those in `hashed` are hashes of it; `computed` follow
+    from all of `computed_from`.
     """
 
     types: Mapping[str, str]
     copied: tuple[str, ...] = ()
+    hashed: frozenset[str] = frozenset()
     computed: tuple[str, ...] = ()
     computed_from: tuple[str, ...] = ()
 
@@ -277,8 +279,8 @@ def _output(dataset: Dataset, sources: tuple[tuple[str, str], ...]) -> OutputDat
     from openlineage.client.facet_v2 import column_lineage_dataset as lineage
     from openlineage.client.facet_v2 import output_statistics_output_dataset
 
-    def of(columns: tuple[str, ...], subtype: str) -> lineage.Fields:
-        how = lineage.Transformation(type="DIRECT", subtype=subtype)
+    def of(columns: tuple[str, ...], subtype: str, masking: bool = False) -> lineage.Fields:
+        how = lineage.Transformation(type="DIRECT", subtype=subtype, masking=masking)
         return lineage.Fields(
             inputFields=[
                 lineage.InputField(namespace, name, column, transformations=[how])
@@ -289,7 +291,12 @@ def _output(dataset: Dataset, sources: tuple[tuple[str, str], ...]) -> OutputDat
 
     facets: dict[str, Any] = dict(_facets(dataset))
     columns = dataset.columns
-    fields = {name: of((name,), "IDENTITY") for name in columns.copied}
+    fields = {
+        name: of((name,), "TRANSFORMATION", masking=True)
+        if name in columns.hashed
+        else of((name,), "IDENTITY")
+        for name in columns.copied
+    }
     fields |= {name: of(columns.computed_from, "TRANSFORMATION") for name in columns.computed}
     if fields:
         facets["columnLineage"] = lineage.ColumnLineageDatasetFacet(fields=fields, producer=_PRODUCER)
