@@ -39,6 +39,7 @@ from batchinfer.runs._report import RunReport
 from batchinfer.runs._telemetry import RunTelemetry
 from batchinfer.runs._work import RunWork, check_visible
 from batchinfer.runs._worker import Staging
+from batchinfer.secrets import without_secrets
 from batchinfer.spec import PipelineSpec
 from batchinfer.store import ResultsStore, open_store, read_receipt
 
@@ -156,7 +157,8 @@ def run_plan(
         seconds = time.perf_counter() - started
         told = e.fields.get("report") if isinstance(e, BatchinferError) else None
         failed = _staged(told or report, watch)
-        failed = failed.with_(status=status, seconds=round(seconds, 3), error=str(e) or repr(e))
+        said = without_secrets(str(e) or repr(e))
+        failed = failed.with_(status=status, seconds=round(seconds, 3), error=said)
         failed = failed.with_(alerts=tell(spec, records, failed, e))
         failed = failed.with_(telemetry=telemetry.ended(plan, failed, e))
         records.write(failed)

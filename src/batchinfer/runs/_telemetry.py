@@ -13,6 +13,7 @@ import pyarrow as pa
 from batchinfer.errors import BatchinferError, DriftGate, Interrupted, RunFailed, UsageError
 from batchinfer.runs._plan import Plan
 from batchinfer.runs._report import RunReport
+from batchinfer.secrets import without_secrets
 from batchinfer.spec import PipelineSpec, parameters_of
 from batchinfer.telemetry import (
     BackfillFacts,
@@ -76,7 +77,7 @@ class RunTelemetry:
             model={},
             started_at=_utc(self._started_s),
             seconds=round(time.time() - self._started_s, 3),
-            error=str(error) or repr(error),
+            error=without_secrets(str(error) or repr(error)),
         )
         self._push(report, error)
         self._emit(_KINDS.get(report.status, "FAIL"), report, None)

@@ -13,14 +13,17 @@ from batchinfer.spec._pipeline import (
     QualitySpec,
     ScheduleSpec,
 )
+from batchinfer.spec._stream import BudgetSpec, FormatSpec, StreamSpec
 from batchinfer.spec._template import fill_parameters, parameters_of
 from batchinfer.spec._urls import holds_password, is_database
 from batchinfer.spec._yaml import read_yaml
 
 __all__ = [
     "AlertsSpec",
+    "BudgetSpec",
     "DriftSpec",
     "EngineSpec",
+    "FormatSpec",
     "InputSpec",
     "LineageSpec",
     "MetricsSpec",
@@ -28,6 +31,7 @@ __all__ = [
     "PipelineSpec",
     "QualitySpec",
     "ScheduleSpec",
+    "StreamSpec",
     "fill_parameters",
     "holds_password",
     "is_database",
