@@ -1,0 +1,213 @@
+"""The schema registry, asked over HTTP: any that answers as Confluent's does (Karapace, Apicurio, Redpanda …).
+
+What an id stands for never changes, so that each is asked for once. An id that the registry does not know is asked for
+again after a while: it may be a follower that lags behind.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchinfer.errors import BatchinferError, InputError, RegistryRefused, RegistryUnavailable, SpecError
+
+USER, PASSWORD, TOKEN = "SCHEMA_REGISTRY_USER", "SCHEMA_REGISTRY_PASSWORD", "SCHEMA_REGISTRY_TOKEN"
+"""The environment variables that hold credentials: of basic authentication, or a bearer's token."""
+_FILES = ("ca_file", "certificate_file", "key_file")
+_SETTINGS = (*_FILES, "timeout_seconds", "subject", "register")
+_MEDIA = "application/vnd.schemaregistry.v1+json"
+_ATTEMPTS = 4
+_PAUSE_S = 0.2
+"""Before the second attempt; each further pause is twice as long."""
+_UNKNOWN_S = 30.0
+_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A schema that another one imports: under which name, and where it is registered."""
+
+    name: str
+    subject: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A schema as the registry has it. `kind` is AVRO or PROTOBUF; `text` is the schema in that language."""
+
+    kind: str
+    text: str
+    references: tuple[Reference, ...]
+
+
+class SchemaRegistry:
+    """A client. Thread-safe; what is asked for twice at once is merely asked twice.
+
+    Args:
+        url: where the registry is.
+        settings: `ca_file`, `certificate_file`, `key_file` (PEM), `timeout_seconds` for each attempt.
+        pause: waits so many seconds between attempts.
+        clock: seconds, monotonic.
+
+    Every method raises:
+        RegistryUnavailable: it does not answer, or says that it cannot now; transient.
+        RegistryRefused: it wants other credentials, or refuses for good.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        pause: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.url = url.rstrip("/")
+        given = dict(settings or {})
+        if urllib.parse.urlsplit(url).password is not None:
+            raise SpecError(f"stream.format.registry: states a password; set {USER} and {PASSWORD}")
+        if unknown := sorted(given.keys() - set(_SETTINGS)):
+            raise SpecError(
+                f"stream.format.registry_settings: there is no '{unknown[0]}'; allowed: {', '.join(_SETTINGS)}"
+            )
+        self._timeout_s = float(given.get("timeout_seconds", 5))
+        self._tls = _tls(given) if self.url.startswith("https:") else None
+        self._pause = pause
+        self._clock = clock
+        self._schemas: dict[tuple[int, str], Registered] = {}
+        self._unknown: dict[tuple[int, str], tuple[float, str]] = {}
+        self._ids: dict[tuple[str, str], int] = {}
+
+    def schema(self, number: int, form: str = "") -> Registered:
+        """What an id stands for. `form=serialized` gives a Protobuf schema as its descriptor, in base64.
+
+        Raises:
+            InputError: the registry has no such id.
+        """
+        key = (number, form)
+        if key not in self._schemas:
+            until, message = self._unknown.get(key, (0.0, ""))
+            if self._clock() < until:
+                raise InputError(message, schema_id=number)
+            try:
+                answer = self._get(f"/schemas/ids/{number}" + (f"?format={form}" if form else ""))
+            except InputError as e:
+                self._unknown[key] = (self._clock() + _UNKNOWN_S, f"schema {number} is not in the registry")
+                raise InputError(self._unknown[key][1], schema_id=number) from e
+            self._schemas[key] = _registered(answer)
+        return self._schemas[key]
+
+    def referred(self, reference: Reference, form: str = "") -> Registered:
+        """A schema that another one refers to.
+
+        Raises:
+            InputError: the registry has no such subject or version.
+        """
+        subject = urllib.parse.quote(reference.subject, safe="")
+        found = self._get(f"/subjects/{subject}/versions/{reference.version}")
+        return self.schema(int(found["id"]), form) if form else _registered(found)
+
+    def named(self, number: int) -> str:
+        """An id in words, with a subject and version that it is registered as, as far as the registry tells."""
+        with suppress(BatchinferError):
+            for place in self._get(f"/schemas/ids/{number}/versions"):
+                return f"schema {number} ({place['subject']}, version {place['version']})"
+        return f"schema {number}"
+
+    def register(self, subject: str, kind: str, text: str) -> int:
+        """The id of a schema, which is registered under the subject where it is not yet.
+
+        Raises:
+            InputError: the registry finds it invalid, or incompatible with what the subject has.
+        """
+        key = (subject, text)
+        if key not in self._ids:
+            body = {"schema": text} | ({} if kind == "AVRO" else {"schemaType": kind})
+            path = f"/subjects/{urllib.parse.quote(subject, safe='')}/versions"
+            self._ids[key] = int(self._ask(path, json.dumps(body).encode())["id"])
+        return self._ids[key]
+
+    def _get(self, path: str) -> Any:
+        return self._ask(path, None)
+
+    def _ask(self, path: str, body: bytes | None) -> Any:
+        pause_s = _PAUSE_S
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._ask_once(path, body)
+            except RegistryUnavailable:
+                if attempt == _ATTEMPTS:
+                    raise
+            self._pause(pause_s)
+            pause_s *= 2
+        raise AssertionError("the last attempt returns or raises")
+
+    def _ask_once(self, path: str, body: bytes | None) -> Any:
+        request = urllib.request.Request(self.url + path, body, _headers())  # noqa: S310: the spec allows http(s) alone
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout_s, context=self._tls) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as e:
+            with e:
+                raise self._refusal(e, path) from e
+        except (OSError, ValueError) as e:  # no connection, no answer in time, an answer that is no JSON
+            reason = getattr(e, "reason", None) or e
+            raise RegistryUnavailable(
+                f"{self.url}: the schema registry does not answer: {reason}", url=self.url
+            ) from e
+
+    def _refusal(self, error: urllib.error.HTTPError, path: str) -> BatchinferError:
+        try:
+            says = str(json.loads(error.read()).get("message", ""))
+        except (OSError, ValueError, AttributeError):
+            says = ""
+        told = f"{self.url}{path}: the schema registry answers {error.code}{': ' if says else ''}{says}"
+        if error.code in _AGAIN:
+            return RegistryUnavailable(told, url=self.url, status=error.code)
+        if error.code in {404, 409, 422}:
+            return InputError(told, url=self.url, status=error.code)
+        step = f"set {USER} and {PASSWORD}, or {TOKEN}" if error.code in {401, 403} else ""
+        return RegistryRefused(told, next_step=step, url=self.url, status=error.code)
+
+
+def _registered(answer: Mapping[str, Any]) -> Registered:
+    references = tuple(
+        Reference(each["name"], each["subject"], int(each["version"]))
+        for each in answer.get("references") or ()
+    )
+    return Registered(answer.get("schemaType") or "AVRO", answer["schema"], references)
+
+
+def _headers() -> dict[str, str]:
+    headers = {"Accept": _MEDIA, "Content-Type": _MEDIA}
+    if token := os.environ.get(TOKEN):
+        headers["Authorization"] = f"Bearer {token}"
+    elif user := os.environ.get(USER):
+        pair = f"{user}:{os.environ.get(PASSWORD, '')}".encode()
+        headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+    return headers
+
+
+def _tls(settings: Mapping[str, Any]) -> ssl.SSLContext:
+    for key in _FILES:
+        if key in settings and not Path(str(settings[key])).is_file():
+            raise SpecError(f"stream.format.registry_settings.{key}: there is no file '{settings[key]}'")
+    context = ssl.create_default_context(cafile=settings.get("ca_file"))
+    if "certificate_file" in settings:
+        try:
+            context.load_cert_chain(settings["certificate_file"], settings.get("key_file"))
+        except ssl.SSLError as e:
+            raise SpecError(f"stream.format.registry_settings: no certificate with its key: {e.reason}") from e
+    return context
