@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "batchinfer needs Python 3.11 or newer: make PYTHON=python3.11 …"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[cpu,dev,convert,quality,drift,spark,dask,airflow,postgres]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[cpu,dev,convert,quality,drift,spark,dask,airflow,postgres,kafka]'
 	@touch $@
 
 setup: $(INSTALLED) ## Set up .venv with all that demo, test and check need

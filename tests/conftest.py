@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from batchinfer.spec import PipelineSpec, load_spec
-from tests import postgres
+from tests import kafka, postgres
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +27,17 @@ def postgres_url() -> Iterator[str]:
     """A database of this process' own PostgreSQL server; skips where none is installed."""
     with postgres.server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[kafka.Broker]:
+    """Apache Kafka, or the embedded broker where there is no Java: `real` says which.
+
+    Tests that take it stand in the group `kafka` (`pytestmark = pytest.mark.xdist_group("kafka")`), so that one
+    broker starts.
+    """
+    with kafka.broker() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
