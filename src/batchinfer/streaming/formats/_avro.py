@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,33 +12,66 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from batchinfer.core import arrays
+from batchinfer.errors import InputError
+from batchinfer.spec import FormatSpec
+from batchinfer.streaming._ports import Decoder
 from batchinfer.streaming.formats._avro_schema import AvroSchema, Node
 from batchinfer.streaming.formats._columns import Columns, from_objects
-from batchinfer.streaming.formats._cursors import ALL, MORE, Cursors, Payloads, Rows, badly_encoded, strings, zigzag
+from batchinfer.streaming.formats._cursors import ALL, MORE, Cursors, Payloads, Rows, badly_encoded, spread, strings, zigzag
+from batchinfer.streaming.formats._framed import SchemaDecoder, Written, read_file
+from batchinfer.streaming.formats._registry import SchemaRegistry
 
 _INT_LIMIT = 2**31
 _MOST_BLOCKS = 1000
 _DTYPES = {"float": "<f4", "double": "<f8", "boolean": "u1"}
 
 
-def read_avro(payloads: Payloads, schema: AvroSchema, wanted: Sequence[str]) -> Columns:
-    """Decode records of one schema.
+def avro_decoder(schema: pa.Schema, spec: FormatSpec, folder: Path) -> Decoder:
+    """A decoder of Avro: in Confluent's frame with a registry, plain with the schema of a file.
 
-    Args:
-        payloads: the records, without frames.
-        schema: what they were written with.
-        wanted: the fields to give; those that the schema has not are left out.
+    Raises:
+        SpecError: the file is no schema, or one that makes no such rows.
+        MissingExtra: fastavro is not installed.
     """
-    if not schema.record.bulk:
-        return _read_singly(payloads, schema, wanted)
-    cursors = Cursors(payloads)
-    columns = {}
-    for name, node in schema.record.fields:
-        column = _read(cursors, node, ALL, len(payloads), f"field '{name}'")
-        if name in wanted:
-            columns[name] = column
-    cursors.finish()
-    return Columns(columns, cursors.failed)
+    if spec.registry is None:
+        name, content = read_file(spec, folder, "an .avsc")
+        return SchemaDecoder(schema, None, fixed=AvroReader(avro_schema(content.decode(), name), schema), name=name)
+    registry = SchemaRegistry(spec.registry, spec.registry_settings)
+
+    def reader(written: Written) -> AvroReader:
+        found = registry.schema(written[0])
+        name = f"schema {written[0]}"
+        if found.kind != "AVRO":
+            raise InputError(f"{name} is of kind {found.kind}, the stream takes Avro")
+        references = [registered.text for _, registered in registry.references(found)]
+        return AvroReader(avro_schema(found.text, name, references), schema)
+
+    return SchemaDecoder(schema, registry, reader)
+
+
+class AvroReader:
+    """Reads records of one schema; see `Reader`."""
+
+    def __init__(self, written: AvroSchema, schema: pa.Schema) -> None:
+        self._written = written
+        self._wanted = [(name, node) for name, node in written.record.fields if name in schema.names]
+
+    @property
+    def types(self) -> dict[str, pa.DataType | None]:
+        """The wanted fields' types."""
+        return {name: node.type for name, node in self._wanted}
+
+    def read(self, payloads: Payloads) -> Columns:
+        """The wanted fields."""
+        if not self._written.record.bulk:
+            return _read_singly(payloads, self._written, self._wanted)
+        cursors = Cursors(payloads)
+        columns = {
+            name: _read(cursors, node, ALL, len(payloads), f"field '{name}'")
+            for name, node in self._written.record.fields
+        }
+        cursors.finish()
+        return Columns({name: columns[name] for name, _ in self._wanted}, cursors.failed)
 
 
 def _read(cursors: Cursors, node: Node, rows: Rows, count: int, what: str) -> pa.Array:
@@ -80,14 +114,7 @@ def _nullable(cursors: Cursors, node: Node, rows: Rows, count: int, what: str) -
         return _read(cursors, node.items, rows, count, what)
     places = np.flatnonzero(there)
     values = _read(cursors, node.items, places if isinstance(rows, slice) else rows[places], len(places), what)
-    return _spread(values, there)
-
-
-def _spread(values: pa.Array, there: npt.NDArray[np.bool_]) -> pa.Array:
-    """The values at the places that are `there`, and nulls elsewhere."""
-    bits = pa.py_buffer(np.packbits(there, bitorder="little"))
-    indices = np.cumsum(there) - 1
-    return values.take(pa.Array.from_buffers(pa.int64(), len(there), [bits, pa.py_buffer(indices)]))
+    return spread(values, there)
 
 
 def _integers(
@@ -170,23 +197,22 @@ def _items(
     return arrays.from_numpy(numbers != 0 if node.kind == "boolean" else numbers), taken // dtype.itemsize
 
 
-def _read_singly(payloads: Payloads, schema: AvroSchema, wanted: Sequence[str]) -> Columns:
+def _read_singly(payloads: Payloads, written: AvroSchema, wanted: Sequence[tuple[str, Node]]) -> Columns:
     """Message by message, for what only fastavro reads: maps, arrays of records, unions of more than two."""
     import fastavro
 
-    kept = [(name, node) for name, node in schema.record.fields if name in wanted]
-    found: dict[str, list[Any]] = {name: [None] * len(payloads) for name, _ in kept}
+    found: dict[str, list[Any]] = {name: [None] * len(payloads) for name, _ in wanted}
     failed: dict[int, str] = {}
     for row, value in enumerate(payloads.singly()):
         stream = io.BytesIO(value)
         try:
-            record: Any = fastavro.schemaless_reader(stream, schema.parsed, None)
-        except Exception as e:  # what fastavro raises for wrong bytes is of a dozen types
-            failed[row] = f"no record of its schema: {type(e).__name__}"
+            record: Any = fastavro.schemaless_reader(stream, written.parsed, None)
+        except Exception as e:  # for wrong bytes fastavro raises what they happen to cause
+            failed[row] = f"the value is no record of its schema: {type(e).__name__}"
             continue
         if stream.tell() < len(value):
             failed[row] = MORE
             continue
-        for name, _ in kept:
+        for name, _ in wanted:
             found[name][row] = record[name]
-    return Columns({name: from_objects(found[name], node.type) for name, node in kept}, failed)
+    return Columns({name: from_objects(found[name], node.type) for name, node in wanted}, failed)

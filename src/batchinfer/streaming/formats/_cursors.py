@@ -73,6 +73,7 @@ class Cursors:
         self.end = payloads.ends
         self.failed: dict[int, str] = {}
         self._views: dict[str, npt.NDArray[Any]] = {}
+        self._last: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.at)
@@ -101,7 +102,7 @@ class Cursors:
     ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
         """As many varints as `counts` says in each, one after the other; and how many these are, 0 where it failed."""
         starts, ends = self.at[rows].copy(), self.end[rows]
-        last = np.flatnonzero(self.octets < 0x80)  # the last byte of every number, if they are nothing else
+        last = self._last_octets()
         first = np.searchsorted(last, starts)
         fits = (counts >= 0) & (counts <= ends - starts)
         final = np.minimum(first + np.where(fits, counts, 0) - 1, len(last) - 1)
@@ -110,16 +111,48 @@ class Cursors:
         self.fail(rows, ~fits, f"{what} is cut short")
         counts = np.where(fits, counts, 0)
         self.at[rows] = np.where(fits, stops, self.at[rows])
+        return self._run(rows, starts, first, counts, what), counts
+
+    def packed(
+        self,
+        rows: npt.NDArray[np.int64],
+        starts: npt.NDArray[np.int64],
+        sizes: npt.NDArray[np.int64],
+        what: str,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+        """The varints that fill spans, and the message that each is of."""
+        last = self._last_octets()
+        first = np.searchsorted(last, starts)
+        counts = np.searchsorted(last, starts + sizes) - first
+        cut = (sizes > 0) & (self.octets[starts + sizes - 1] >= 0x80)
+        self.fail(rows, cut, f"{what} is cut short")
+        counts = np.where(cut, 0, counts)
+        return np.repeat(rows, counts), self._run(rows, starts, first, counts, what)
+
+    def _last_octets(self) -> npt.NDArray[np.int64]:
+        """Where numbers end, in a stretch of nothing but varints."""
+        if self._last is None:
+            self._last = np.flatnonzero(self.octets < 0x80)
+        return self._last
+
+    def _run(
+        self,
+        rows: Rows,
+        starts: npt.NDArray[np.int64],
+        first: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.int64],
+        what: str,
+    ) -> npt.NDArray[np.uint64]:
         offsets = np.cumsum(counts) - counts
         places = np.arange(int(counts.sum())) + np.repeat(first - offsets, counts)
-        begins = last[places - 1] + 1
+        begins = self._last_octets()[places - 1] + 1
         begins[offsets[counts > 0]] = starts[counts > 0]
         values, _, overlong = _varints(self.octets, begins)
         if len(overlong):
             wrong = np.zeros(len(counts), np.bool_)
             wrong[np.searchsorted(offsets + counts, overlong, side="right")] = True
             self.fail(rows, wrong, f"{what} holds a number of more than 64 bits")
-        return values, counts
+        return values
 
     def fixed(self, rows: Rows, dtype: str, what: str) -> npt.NDArray[Any]:
         """Numbers of a fixed size; `dtype` is NumPy's, of at most 16 bytes."""
@@ -195,6 +228,13 @@ def strings(offsets: npt.NDArray[np.int64], octets: npt.NDArray[np.uint8], kind:
     """A large_string or large_binary array of the bytes; UTF-8 is not verified here."""
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(octets)]
     return pa.Array.from_buffers(kind, len(offsets) - 1, buffers)
+
+
+def spread(values: pa.Array, there: npt.NDArray[np.bool_], *, whole: bool = False) -> pa.Array:
+    """The values at the places that are `there`, and nulls elsewhere; `whole` values have something at every place."""
+    bits = pa.py_buffer(np.packbits(there, bitorder="little"))
+    indices = np.arange(len(there)) if whole else np.cumsum(there) - 1
+    return values.take(pa.Array.from_buffers(pa.int64(), len(there), [bits, pa.py_buffer(indices)]))
 
 
 def badly_encoded(texts: pa.LargeBinaryArray) -> npt.NDArray[np.bool_]:

@@ -109,15 +109,21 @@ class SchemaRegistry:
             self._schemas[key] = _registered(answer)
         return self._schemas[key]
 
-    def referred(self, reference: Reference, form: str = "") -> Registered:
-        """A schema that another one refers to.
+    def references(self, schema: Registered, form: str = "") -> list[tuple[str, Registered]]:
+        """All that a schema imports, by name, and what that imports: each after those that it needs itself.
 
         Raises:
             InputError: the registry has no such subject or version.
         """
-        subject = urllib.parse.quote(reference.subject, safe="")
-        found = self._get(f"/subjects/{subject}/versions/{reference.version}")
-        return self.schema(int(found["id"]), form) if form else _registered(found)
+        found: dict[str, Registered] = {}
+        for each in schema.references:
+            if each.name not in found:
+                subject = urllib.parse.quote(each.subject, safe="")
+                answer = self._get(f"/subjects/{subject}/versions/{each.version}")
+                imported = self.schema(int(answer["id"]), form)
+                found |= {name: inner for name, inner in self.references(imported, form) if name not in found}
+                found[each.name] = imported
+        return list(found.items())
 
     def named(self, number: int) -> str:
         """An id in words, with a subject and version that it is registered as, as far as the registry tells."""

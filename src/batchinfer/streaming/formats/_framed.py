@@ -1,0 +1,195 @@
+"""Messages that name their schema in the registry, in Confluent's frame, and messages of one schema without a frame.
+
+The frame is a zero byte and the schema's id in four bytes, the highest first; Protobuf's goes on with the path to the
+message type within its file: a count and so many indexes as zigzag varints, or a single zero for the first type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from batchinfer.core import arrays
+from batchinfer.errors import InputError, SpecError
+from batchinfer.spec import FormatSpec
+from batchinfer.streaming._ports import Decoded
+from batchinfer.streaming.formats._columns import Columns, conform, kept_rows, misfit
+from batchinfer.streaming.formats._cursors import ALL, Cursors, Payloads, zigzag
+from batchinfer.streaming.formats._registry import SchemaRegistry
+
+FRAME_BYTES = 5
+NO_VALUE = "the message has no value"
+_NO_FRAME = "the value does not begin with the id of a schema (a zero byte and four more)"
+_DEEPEST = 16
+"""Message types within message types."""
+
+Written = tuple[int, tuple[int, ...]]
+"""What a message was written with: the schema's id and, for Protobuf, the path to its type."""
+
+
+class Reader(Protocol):
+    """Reads messages of one schema."""
+
+    @property
+    def types(self) -> Mapping[str, pa.DataType | None]:
+        """The fields' types; None where a field has no single one."""
+
+    def read(self, payloads: Payloads) -> Columns:
+        """The columns of so many messages."""
+
+
+class SchemaDecoder:
+    """Decodes messages whose schema is stated elsewhere. Thread-safe.
+
+    Args:
+        schema: what the rows are to be.
+        registry: where the messages' schemas are; None where all are of one, and have no frame.
+        reader: makes the reader of what a message was written with. Raises InputError where it cannot be read.
+        fixed: reads all messages, where there is no registry; `name` is what its schema is called.
+        indexed: whether frames hold a path to the message type.
+    """
+
+    def __init__(
+        self,
+        schema: pa.Schema,
+        registry: SchemaRegistry | None,
+        reader: Callable[[Written], Reader] | None = None,
+        *,
+        fixed: Reader | None = None,
+        name: str = "",
+        indexed: bool = False,
+    ) -> None:
+        if fixed is not None and (why := misfit(fixed.types, schema)):
+            raise SpecError(f"{name}: {why}")
+        self._schema = schema
+        self._registry = registry
+        self._reader = reader
+        self._fixed = fixed
+        self._indexed = indexed
+        self._known: dict[Written, Reader | str] = {}
+
+    def decode(self, values: pa.LargeBinaryArray) -> Decoded:
+        """See `Decoder.decode`."""
+        payloads = Payloads.of(values)
+        rejected: dict[int, str] = {}
+        there = np.arange(len(values))
+        if (valid := arrays.valid(values)) is not None:
+            rejected = dict.fromkeys(np.flatnonzero(~valid).tolist(), NO_VALUE)
+            there = np.flatnonzero(valid)
+        batches, rows = [], []
+        for written, places, group in self._groups(payloads, there, rejected):
+            reader = self._fixed if written is None else self._reader_of(written)
+            if isinstance(reader, str):
+                rejected |= dict.fromkeys(places.tolist(), reader)
+                continue
+            assert reader is not None
+            batch, refused = conform(reader.read(group), self._schema, len(group))
+            rejected |= {int(places[row]): reason for row, reason in refused.items()}
+            if refused:
+                kept = kept_rows(len(group), refused)
+                batch, places = batch.take(arrays.from_numpy(kept)), places[kept]
+            batches.append(batch)
+            rows.append(places)
+        return joined(self._schema, batches, rows, rejected)
+
+    def _groups(
+        self, payloads: Payloads, rows: npt.NDArray[np.int64], rejected: dict[int, str]
+    ) -> Iterator[tuple[Written | None, npt.NDArray[np.int64], Payloads]]:
+        if self._registry is None:
+            yield None, rows, payloads if len(rows) == len(payloads) else payloads.take(rows)
+            return
+        cursors = Cursors(payloads.take(rows))
+        magic = cursors.fixed(ALL, "u1", "the frame")
+        ids = cursors.fixed(ALL, ">i4", "the frame").astype(np.int64)
+        cursors.fail(ALL, magic != 0, _NO_FRAME)
+        paths = _paths(cursors) if self._indexed else np.zeros((len(rows), 0), np.int64)
+        rejected |= {int(rows[row]): _NO_FRAME for row in cursors.failed}
+        framed = kept_rows(len(rows), cursors.failed)
+        keys = np.column_stack([ids, paths])[framed]
+        rest = Payloads(cursors.octets, cursors.at, cursors.end)
+        if len(keys) and (keys == keys[0]).all():
+            kinds, codes = keys[:1], np.zeros(len(keys), np.int64)
+        else:
+            kinds, codes = np.unique(keys, axis=0, return_inverse=True)
+        for code, kind in enumerate(kinds.tolist()):
+            places = framed[codes.reshape(-1) == code]
+            path = tuple(index for index in kind[1:] if index >= 0)
+            yield (kind[0], path), rows[places], rest.take(places)
+
+    def _reader_of(self, written: Written) -> Reader | str:
+        """The reader of a schema, or why its messages are refused."""
+        if written not in self._known:
+            assert self._registry is not None and self._reader is not None
+            try:
+                reader = self._reader(written)
+            except InputError as e:
+                if "schema_id" in e.fields:  # unknown now, perhaps known later
+                    return e.message
+                self._known[written] = e.message
+                return e.message
+            why = misfit(reader.types, self._schema)
+            self._known[written] = f"{self._registry.named(written[0])}: {why}" if why else reader
+        return self._known[written]
+
+
+def _paths(cursors: Cursors) -> npt.NDArray[np.int64]:
+    """The path to each message's type; -1 after its end."""
+    counts = zigzag(cursors.varints(ALL, "the frame"))
+    cursors.fail(ALL, (counts < 0) | (counts > _DEEPEST), _NO_FRAME)
+    paths = np.full((len(counts), _DEEPEST), -1, np.int64)
+    paths[counts == 0, 0] = 0
+    for place in range(_DEEPEST):
+        deeper = np.flatnonzero(counts > place)
+        if not len(deeper):
+            break
+        indexes = zigzag(cursors.varints(deeper, "the frame"))
+        cursors.fail(deeper, indexes < 0, _NO_FRAME)
+        paths[deeper, place] = indexes
+    return paths
+
+
+def joined(
+    schema: pa.Schema,
+    batches: list[pa.RecordBatch],
+    rows: list[npt.NDArray[np.int64]],
+    rejected: Mapping[int, str],
+) -> Decoded:
+    """Rows that were decoded group by group, in the order of their messages."""
+    order = np.concatenate([*rows, np.empty(0, np.int64)])
+    if len(batches) == 1:
+        columns = batches[0].columns
+    else:
+        parts = zip(*(batch.columns for batch in batches), strict=True) if batches else [()] * len(schema)
+        sorting = np.argsort(order, kind="stable")
+        order = order[sorting]
+        columns = [
+            pa.concat_arrays([pa.nulls(0, field.type), *each]).take(arrays.from_numpy(sorting))
+            for field, each in zip(schema, parts, strict=True)
+        ]
+    return Decoded(pa.RecordBatch.from_arrays(columns, schema=schema), order, sorted(rejected.items()))
+
+
+def read_file(spec: FormatSpec, folder: Path, what: str) -> tuple[str, bytes]:
+    """The name and content of the schema's file.
+
+    Raises:
+        SpecError: neither a file nor a registry is stated, or both, or the file cannot be read.
+    """
+    if spec.schema_file is None:
+        raise SpecError(
+            f"stream.format: {spec.kind} needs a registry, or a schema_file ({what})",
+            next_step="state one of them",
+        )
+    file = folder / spec.schema_file
+    try:
+        return str(file), file.read_bytes()
+    except OSError as e:
+        raise SpecError(
+            f"{file}: cannot read the file that 'stream.format.schema_file' names: {e.strerror}",
+            path=str(file),
+        ) from e
