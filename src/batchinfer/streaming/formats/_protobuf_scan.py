@@ -173,10 +173,10 @@ class Scan:
         known = np.isin(numbers, list(self._fields))
         for number in np.unique(numbers[known]).tolist():
             field = self._fields[number]
-            own = (numbers == number) & np.isin(wires, [tag[0] & 7 for tag in field.tags])
-            cursors.fail(rows, (numbers == number) & ~own & (wires != END_GROUP), wrong_wire(field.name))
-        again = known & (cursors.at[rows] < cursors.end[rows])
-        cursors.at[rows[again]] = before[again]
+            here = numbers == number
+            own = here & np.isin(wires, [END_GROUP, *(tag[0] & 7 for tag in field.tags)])
+            cursors.at[rows[own]] = before[own]  # for the next pass
+            cursors.fail(rows, here & ~own, wrong_wire(field.name))
         foreign = ~known
         for wire in np.unique(wires[foreign]).tolist():
             self._skip(wire, rows[foreign & (wires == wire)], "the value")
