@@ -20,9 +20,9 @@ CLIENTS = {
 """By `stream.client`: called with the `StreamSpec`."""
 DECODERS = {
     "json": "batchinfer.streaming._json:JsonDecoder",
-    "avro": "batchinfer.streaming._avro:AvroDecoder",
-    "protobuf": "batchinfer.streaming._protobuf:ProtobufDecoder",
-    "arrow": "batchinfer.streaming._arrow_ipc:ArrowDecoder",
+    "avro": "batchinfer.streaming.formats:avro_decoder",
+    "protobuf": "batchinfer.streaming.formats:protobuf_decoder",
+    "arrow": "batchinfer.streaming.formats:arrow_decoder",
 }
 """By `stream.format.kind`: called with the rows' `pa.Schema`, the `FormatSpec` and the spec's folder."""
 

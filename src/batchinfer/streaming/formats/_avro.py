@@ -15,9 +15,19 @@ from batchinfer.core import arrays
 from batchinfer.errors import InputError
 from batchinfer.spec import FormatSpec
 from batchinfer.streaming._ports import Decoder
-from batchinfer.streaming.formats._avro_schema import AvroSchema, Node
+from batchinfer.streaming.formats._avro_schema import AvroSchema, Node, avro_schema
 from batchinfer.streaming.formats._columns import Columns, from_objects
-from batchinfer.streaming.formats._cursors import ALL, MORE, Cursors, Payloads, Rows, badly_encoded, spread, strings, zigzag
+from batchinfer.streaming.formats._cursors import (
+    ALL,
+    MORE,
+    Cursors,
+    Payloads,
+    Rows,
+    badly_encoded,
+    spread,
+    strings,
+    zigzag,
+)
 from batchinfer.streaming.formats._framed import SchemaDecoder, Written, read_file
 from batchinfer.streaming.formats._registry import SchemaRegistry
 
@@ -35,7 +45,9 @@ def avro_decoder(schema: pa.Schema, spec: FormatSpec, folder: Path) -> Decoder:
     """
     if spec.registry is None:
         name, content = read_file(spec, folder, "an .avsc")
-        return SchemaDecoder(schema, None, fixed=AvroReader(avro_schema(content.decode(), name), schema), name=name)
+        return SchemaDecoder(
+            schema, None, fixed=AvroReader(avro_schema(content.decode(), name), schema), name=name
+        )
     registry = SchemaRegistry(spec.registry, spec.registry_settings)
 
     def reader(written: Written) -> AvroReader:
@@ -60,6 +72,11 @@ class AvroReader:
     def types(self) -> dict[str, pa.DataType | None]:
         """The wanted fields' types."""
         return {name: node.type for name, node in self._wanted}
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Those that have a default."""
+        return self._written.defaults
 
     def read(self, payloads: Payloads) -> Columns:
         """The wanted fields."""
@@ -94,7 +111,9 @@ def _read(cursors: Cursors, node: Node, rows: Rows, count: int, what: str) -> pa
         case "fixed":
             sizes = np.full(count, node.size)
             starts, taken = cursors.spans(rows, sizes, what)
-            _, octets = cursors.gather(np.where(taken == sizes, starts, 0), np.minimum(sizes, len(cursors.octets)))
+            _, octets = cursors.gather(
+                np.where(taken == sizes, starts, 0), np.minimum(sizes, len(cursors.octets))
+            )
             return pa.Array.from_buffers(node.type, count, [None, pa.py_buffer(octets)])
         case "enum":
             return _enum(cursors, node, rows, what)
@@ -113,13 +132,13 @@ def _nullable(cursors: Cursors, node: Node, rows: Rows, count: int, what: str) -
     if there.all():
         return _read(cursors, node.items, rows, count, what)
     places = np.flatnonzero(there)
-    values = _read(cursors, node.items, places if isinstance(rows, slice) else rows[places], len(places), what)
+    values = _read(
+        cursors, node.items, places if isinstance(rows, slice) else rows[places], len(places), what
+    )
     return spread(values, there)
 
 
-def _integers(
-    values: npt.NDArray[np.int64], node: Node, cursors: Cursors, rows: Rows, what: str
-) -> pa.Array:
+def _integers(values: npt.NDArray[np.int64], node: Node, cursors: Cursors, rows: Rows, what: str) -> pa.Array:
     if node.kind == "int":
         wide = (values < -_INT_LIMIT) | (values >= _INT_LIMIT)
         cursors.fail(rows, wide, f"{what} is a number of more than 32 bits")
@@ -166,8 +185,10 @@ def _array(cursors: Cursors, node: Node, rows: Rows, count: int, what: str) -> p
         items, taken = _items(cursors, node.items, open_rows, sizes, what)
         blocks.append((np.repeat(places, taken), items))
         lengths[places] += taken
-    cursors.fail(open_rows, np.ones(len(open_rows), np.bool_), f"{what} is of more than {_MOST_BLOCKS} blocks")
-    owners, items = blocks[0]
+    cursors.fail(
+        open_rows, np.ones(len(open_rows), np.bool_), f"{what} is of more than {_MOST_BLOCKS} blocks"
+    )
+    items = blocks[0][1]
     if sum(len(each) > 0 for _, each in blocks) > 1:
         order = np.argsort(np.concatenate([owner for owner, _ in blocks]), kind="stable")
         items = pa.concat_arrays([each for _, each in blocks]).take(arrays.from_numpy(order))

@@ -66,10 +66,11 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class AvroSchema:
-    """A writer's schema of a record: as fastavro takes it, and as a tree."""
+    """A writer's schema of a record: as fastavro takes it, as a tree, and its fields that have a default."""
 
     parsed: Any
     record: Node
+    defaults: dict[str, Any]
 
 
 def avro_schema(text: str, name: str, references: Sequence[str] = ()) -> AvroSchema:
@@ -89,13 +90,14 @@ def avro_schema(text: str, name: str, references: Sequence[str] = ()) -> AvroSch
     try:
         for reference in references:
             fastavro.schema.parse_schema(json.loads(reference), named_schemas=named)
-        parsed = fastavro.schema.parse_schema(json.loads(text), named_schemas=named)
+        parsed: Any = fastavro.schema.parse_schema(json.loads(text), named_schemas=named)
         node = _node(parsed, named, ())
     except (ValueError, TypeError, KeyError, RecursionError, fastavro.schema.SchemaParseException) as e:
         raise InputError(f"{name} is no valid Avro schema: {type(e).__name__}: {e}", schema=name) from e
     if node.kind != "record":
         raise InputError(f"{name} is the schema of a {node.names}, not of a record", schema=name)
-    return AvroSchema(parsed, node)
+    defaults = {field["name"]: field["default"] for field in parsed["fields"] if "default" in field}
+    return AvroSchema(parsed, node, defaults)
 
 
 def _node(schema: Any, named: Mapping[str, Any], within: tuple[str, ...]) -> Node:

@@ -32,23 +32,24 @@ class Columns:
 def misfit(found: Mapping[str, pa.DataType | None], schema: pa.Schema) -> str | None:
     """Why messages whose fields have these types cannot become rows of `schema`; None where they can.
 
-    A field that is missing is null, where its column may be. Numbers widen; whether each fits is seen later.
+    Numbers may be of another width; whether each fits is seen when it is there.
     """
     for field in schema:
         if field.name not in found:
-            if not field.nullable:
-                return f"there is no field '{field.name}'"
-            continue
+            return f"no field '{field.name}'"
         kind = found[field.name]
         if kind is not None and not _goes_into(kind, field.type):
-            return f"field '{field.name}' is {kind}, the column takes {field.type}"
+            return f"field '{field.name}': expected {field.type}, found {kind}"
     return None
 
 
-def conform(found: Columns, schema: pa.Schema, count: int) -> tuple[pa.RecordBatch, dict[int, str]]:
+def conform(
+    found: Columns, schema: pa.Schema, count: int, absent: Mapping[str, Any] | None = None
+) -> tuple[pa.RecordBatch, dict[int, str]]:
     """Make columns that `misfit` has passed into a batch of all `count` rows, and say which of them are none.
 
-    What the batch holds for refused rows is of no account; a null may stand where none is allowed.
+    `absent` has the values of columns that were not read. What the batch holds for refused rows is of no account; a
+    null may stand where none is allowed.
     """
     refused = dict(found.failed)
 
@@ -60,16 +61,15 @@ def conform(found: Columns, schema: pa.Schema, count: int) -> tuple[pa.RecordBat
     for field in schema:
         values = found.columns.get(field.name)
         if values is None:
-            columns.append(pa.nulls(count, field.type))
-            continue
+            values = [(absent or {})[field.name]] * count
         if isinstance(values, list):
-            column, bad = _from_objects(values, field.type)
+            column, unfit = _from_objects(values, field.type)
         else:
-            column, bad = _cast(values, field.type)
-        refuse(bad, f"field '{field.name}' does not fit into {field.type}")
+            column, unfit = _cast(values, field.type)
+        refuse(unfit, f"field '{field.name}': a value beyond {field.type}")
         if column.null_count and not field.nullable:
             there = arrays.valid(column)
-            refuse(~there if there is not None else None, f"field '{field.name}' is null")
+            refuse(~there if there is not None else None, f"field '{field.name}': null")
         columns.append(column)
     nullable = pa.schema([field.with_nullable(True) for field in schema])
     return pa.RecordBatch.from_arrays(columns, schema=nullable), refused
@@ -152,35 +152,49 @@ def _cast(values: pa.Array, kind: pa.DataType) -> tuple[pa.Array, npt.NDArray[np
         bad = badly_encoded(plain.fill_null(b""))
         if bad.any():
             return _cast(_without(plain, bad).view(pa.large_string()), kind)[0], bad
-    options = pc.CastOptions(kind, allow_float_truncate=True)  # of float64 and of wide integers, to floats
-    try:
-        return values.cast(options=options), None
-    except pa.ArrowInvalid:
-        bad = np.zeros(len(values), np.bool_)
-        bad[_unfit(values, options, 0)] = True
-        return _without(values, bad).cast(options=options), bad
+    if (cast := _fitted(values, kind)) is not None:
+        return cast, None
+    bad = np.zeros(len(values), np.bool_)
+    bad[_unfit(values, kind, 0)] = True
+    return _without(values, bad).cast(options=_options(kind)), bad
 
 
-def _unfit(values: pa.Array, options: pc.CastOptions, first: int) -> list[int]:
-    """Which values cannot be cast, found by halving."""
+def _options(kind: pa.DataType) -> pc.CastOptions:
+    return pc.CastOptions(kind, allow_float_truncate=True)  # of float64 and of wide integers, to floats
+
+
+def _fitted(values: pa.Array, kind: pa.DataType) -> pa.Array | None:
+    """The values as the type; None where one of them does not fit."""
     try:
-        values.cast(options=options)
+        cast = values.cast(options=_options(kind))
     except pa.ArrowInvalid:
-        if len(values) == 1:
-            return [first]
-        half = len(values) // 2
-        return [
-            *_unfit(values.slice(0, half), options, first),
-            *_unfit(values.slice(half), options, first + half),
-        ]
-    return []
+        return None
+    before, after = (each.flatten() if _is_list(each.type) else each for each in (values, cast))
+    narrowed = pt.is_floating(after.type) and after.type != pa.float64() and before.type != after.type
+    if narrowed and _infinities(after) > (_infinities(before) if pt.is_floating(before.type) else 0):
+        return None
+    return cast
+
+
+def _infinities(values: pa.Array) -> int:
+    return int(pc.sum(pc.is_inf(values)).as_py() or 0)
+
+
+def _unfit(values: pa.Array, kind: pa.DataType, first: int) -> list[int]:
+    """Which values do not fit, found by halving."""
+    if _fitted(values, kind) is not None:
+        return []
+    if len(values) == 1:
+        return [first]
+    half = len(values) // 2
+    return [*_unfit(values.slice(0, half), kind, first), *_unfit(values.slice(half), kind, first + half)]
 
 
 def _without(values: pa.Array, bad: npt.NDArray[np.bool_]) -> pa.Array:
     return pc.if_else(arrays.from_numpy(~bad), values, pa.nulls(len(values), values.type))
 
 
-def _from_objects(values: list[Any], kind: pa.DataType) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+def _from_objects(values: list[Any], kind: pa.DataType) -> tuple[pa.Array, npt.NDArray[np.bool_] | None]:
     bad = np.zeros(len(values), np.bool_)
     fitting: list[Any] = []
     for row, value in enumerate(values):

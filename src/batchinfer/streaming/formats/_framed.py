@@ -7,8 +7,10 @@ message type within its file: a count and so many indexes as zigzag varints, or 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,8 +41,20 @@ class Reader(Protocol):
     def types(self) -> Mapping[str, pa.DataType | None]:
         """The fields' types; None where a field has no single one."""
 
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """The fields that a later schema may leave out, and what they are then."""
+
     def read(self, payloads: Payloads) -> Columns:
         """The columns of so many messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A schema that messages are of, and the values of columns that it has no field for."""
+
+    reader: Reader
+    absent: dict[str, Any] = field(default_factory=dict)
 
 
 class SchemaDecoder:
@@ -69,9 +83,9 @@ class SchemaDecoder:
         self._schema = schema
         self._registry = registry
         self._reader = reader
-        self._fixed = fixed
+        self._fixed = _Known(fixed) if fixed is not None else None
         self._indexed = indexed
-        self._known: dict[Written, Reader | str] = {}
+        self._known: dict[Written, _Known | str] = {}
 
     def decode(self, values: pa.LargeBinaryArray) -> Decoded:
         """See `Decoder.decode`."""
@@ -83,18 +97,16 @@ class SchemaDecoder:
             there = np.flatnonzero(valid)
         batches, rows = [], []
         for written, places, group in self._groups(payloads, there, rejected):
-            reader = self._fixed if written is None else self._reader_of(written)
-            if isinstance(reader, str):
-                rejected |= dict.fromkeys(places.tolist(), reader)
+            known = self._fixed if written is None else self._known_as(written)
+            if isinstance(known, str):
+                rejected |= dict.fromkeys(places.tolist(), known)
                 continue
-            assert reader is not None
-            batch, refused = conform(reader.read(group), self._schema, len(group))
+            assert known is not None
+            batch, refused = conform(known.reader.read(group), self._schema, len(group), known.absent)
             rejected |= {int(places[row]): reason for row, reason in refused.items()}
-            if refused:
-                kept = kept_rows(len(group), refused)
-                batch, places = batch.take(arrays.from_numpy(kept)), places[kept]
-            batches.append(batch)
-            rows.append(places)
+            kept = kept_rows(len(group), refused)
+            batches.append(batch.take(arrays.from_numpy(kept)) if refused else batch)
+            rows.append(places[kept])
         return joined(self._schema, batches, rows, rejected)
 
     def _groups(
@@ -121,20 +133,31 @@ class SchemaDecoder:
             path = tuple(index for index in kind[1:] if index >= 0)
             yield (kind[0], path), rows[places], rest.take(places)
 
-    def _reader_of(self, written: Written) -> Reader | str:
-        """The reader of a schema, or why its messages are refused."""
+    def _known_as(self, written: Written) -> _Known | str:
+        """What reads the messages of a schema, or why they are refused."""
         if written not in self._known:
-            assert self._registry is not None and self._reader is not None
             try:
-                reader = self._reader(written)
+                self._known[written] = self._judged(written)
             except InputError as e:
                 if "schema_id" in e.fields:  # unknown now, perhaps known later
                     return e.message
                 self._known[written] = e.message
-                return e.message
-            why = misfit(reader.types, self._schema)
-            self._known[written] = f"{self._registry.named(written[0])}: {why}" if why else reader
         return self._known[written]
+
+    def _judged(self, written: Written) -> _Known | str:
+        assert self._registry is not None and self._reader is not None
+        number, path = written
+        reader = self._reader(written)
+        absent: dict[str, Any] = {}
+        if missing := set(self._schema.names) - reader.types.keys():
+            for sibling in self._registry.siblings(number):
+                with suppress(InputError):
+                    defaults = self._reader((sibling, path)).defaults
+                    absent |= {name: defaults[name] for name in missing - absent.keys() if name in defaults}
+        needed = pa.schema([each for each in self._schema if each.name not in absent])
+        if why := misfit(reader.types, needed):
+            return f"{self._registry.named(number)}: {why}"
+        return _Known(reader, absent)
 
 
 def _paths(cursors: Cursors) -> npt.NDArray[np.int64]:

@@ -65,6 +65,11 @@ class ProtobufReader:
         """The wanted fields' types."""
         return {field.name: field.type for field in self._wanted}
 
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Those that messages can do without."""
+        return {field.name: None for field in self._wanted if field.nullable}
+
     def read(self, payloads: Payloads) -> Columns:
         """The wanted fields."""
         if not self._bulk:

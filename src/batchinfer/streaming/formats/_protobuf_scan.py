@@ -15,7 +15,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from batchinfer.core import arrays
-from batchinfer.streaming.formats._cursors import ALL, Cursors, Payloads, badly_encoded, spread, strings, zigzag
+from batchinfer.streaming.formats._cursors import (
+    ALL,
+    Cursors,
+    Payloads,
+    badly_encoded,
+    spread,
+    strings,
+    zigzag,
+)
 from batchinfer.streaming.formats._protobuf_schema import (
     END_GROUP,
     FIXED32,
@@ -186,7 +194,7 @@ class Scan:
         number = field.number
         seen = self._seen[number]
         if field.required:
-            self._cursors.fail(ALL, ~seen & ~self.odd, f"there is no field '{field.name}'")
+            self._cursors.fail(ALL, ~seen & ~self.odd, f"no field '{field.name}'")
         if field.repeated:
             return self._list(field)
         if field.inner:
@@ -269,4 +277,6 @@ def _numbers(field: ProtobufField, values: npt.NDArray[np.uint64]) -> npt.NDArra
         values = values & np.uint64(2**32 - 1)
     if field.kind.zigzag:
         return zigzag(values).astype(field.kind.dtype)
-    return values.astype(f"<u{size}").view(field.kind.dtype)
+    unsigned: npt.NDArray[Any] = values.astype(f"<u{size}")
+    found: npt.NDArray[Any] = unsigned.view(field.kind.dtype)
+    return found

@@ -127,10 +127,24 @@ class SchemaRegistry:
 
     def named(self, number: int) -> str:
         """An id in words, with a subject and version that it is registered as, as far as the registry tells."""
-        with suppress(BatchinferError):
-            for place in self._get(f"/schemas/ids/{number}/versions"):
-                return f"schema {number} ({place['subject']}, version {place['version']})"
+        with suppress(InputError):
+            for subject, version in self._places(number):
+                return f"schema {number} ({subject}, version {version})"
         return f"schema {number}"
+
+    def siblings(self, number: int) -> list[int]:
+        """The other schemas of an id's subjects, the latest first."""
+        found: dict[int, None] = {}
+        with suppress(InputError):
+            for subject, _ in self._places(number):
+                path = f"/subjects/{urllib.parse.quote(subject, safe='')}/versions"
+                for version in sorted(self._get(path), reverse=True):
+                    found[int(self._get(f"{path}/{version}")["id"])] = None
+        return [each for each in found if each != number]
+
+    def _places(self, number: int) -> list[tuple[str, int]]:
+        answer = self._get(f"/schemas/ids/{number}/versions")
+        return [(str(place["subject"]), int(place["version"])) for place in answer]
 
     def register(self, subject: str, kind: str, text: str) -> int:
         """The id of a schema, which is registered under the subject where it is not yet.
@@ -161,7 +175,7 @@ class SchemaRegistry:
         raise AssertionError("the last attempt returns or raises")
 
     def _ask_once(self, path: str, body: bytes | None) -> Any:
-        request = urllib.request.Request(self.url + path, body, _headers())  # noqa: S310: the spec allows http(s) alone
+        request = urllib.request.Request(self.url + path, body, _headers())
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_s, context=self._tls) as answer:
                 return json.loads(answer.read())
@@ -215,5 +229,7 @@ def _tls(settings: Mapping[str, Any]) -> ssl.SSLContext:
         try:
             context.load_cert_chain(settings["certificate_file"], settings.get("key_file"))
         except ssl.SSLError as e:
-            raise SpecError(f"stream.format.registry_settings: no certificate with its key: {e.reason}") from e
+            raise SpecError(
+                f"stream.format.registry_settings: no certificate with its key: {e.reason}"
+            ) from e
     return context
