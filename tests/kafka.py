@@ -1,4 +1,4 @@
-"""Apache Kafka for the tests: one KRaft node from its Maven artefacts, or the embedded broker where there is no Java."""
+"""Apache Kafka for the tests: one KRaft node from its Maven artefacts, or the embedded broker without Java."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded broker: Tansu, a small Kafka-compatible server that keeps everything in memory. For trying, not for use."""
+"""The embedded broker: Tansu, a small Kafka-compatible server with everything in memory, for trying."""
 
 from __future__ import annotations
 

@@ -7,15 +7,16 @@ thread alone; decoders and encoders from several threads at a time. Adapters are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from batchinfer.core import Tally
+from batchinfer.core import Tally, arrays
 from batchinfer.streaming._records import Offsets, Outgoing, Records, TopicPartition
 
 # Formats ------------------------------------------------------------------------------------------------------
@@ -111,6 +112,12 @@ class Consumer(Protocol):
     def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """The group's progress, of those that have any. Waits for transactions that are under way."""
 
+    def positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Of assigned partitions the next offset to be polled, of those for which it is known.
+
+        It also passes what holds no message for a reader: at the end of a partition it comes to `end_offsets`.
+        """
+
     def begin_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """The first offset that can still be read."""
 
@@ -192,7 +199,7 @@ class Refused:
     """Messages that become dead letters: indices (ascending, each once), and for each why.
 
     `expectations` names those that a message's rows failed; empty where it could not be decoded or the model refused
-    it. `columns`-wise: as many of each as messages.
+    it. As many of each as messages.
     """
 
     messages: npt.NDArray[np.int64]
@@ -226,7 +233,28 @@ class MicroBatch:
     model: str
     profile: Tally | None
     polled_at: float
-    facts: Mapping[str, Any]
+
+    def after(self, offsets: Offsets) -> MicroBatch:
+        """Without the messages before these offsets: what a sink does that has come so far already."""
+        codes, partitions = self.records.partition_codes()
+        floors = np.array([offsets.get(p, 0) for p in partitions] or [0], np.int64)
+        found, _ = arrays.to_numpy(self.records.offsets)
+        keep = found >= floors[codes]
+        if keep.all():
+            return self
+        places = np.cumsum(keep) - 1
+        messages, rows = keep[self.refused.messages], keep[self.rows]
+        return replace(
+            self,
+            records=self.records.take(np.flatnonzero(keep)),
+            results=self.results.filter(pa.array(rows)),
+            rows=places[self.rows[rows]],
+            refused=Refused(
+                places[self.refused.messages[messages]],
+                list(compress(self.refused.reasons, messages)),
+                list(compress(self.refused.expectations, messages)),
+            ),
+        )
 
 
 class Sink(Protocol):
@@ -239,7 +267,11 @@ class Sink(Protocol):
     """
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Offsets:
-        """Where the sink goes on, for the partitions of which it knows; not of those it has never seen."""
+        """Where the sink goes on, for the partitions of which it knows.
+
+        The others are read from where the other sinks go on, else from their beginning: a sink that gathers before it
+        is durable has to make its start durable here.
+        """
 
     def deliver(self, batches: Sequence[MicroBatch]) -> Offsets:
         """Take batches, in order. Returns how far the sink is durable now, which may be less: it may gather.
