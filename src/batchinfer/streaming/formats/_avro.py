@@ -28,7 +28,7 @@ from batchinfer.streaming.formats._cursors import (
     strings,
     zigzag,
 )
-from batchinfer.streaming.formats._framed import SchemaDecoder, Written, read_file
+from batchinfer.streaming.formats._framed import SchemaDecoder, Written, decoder_of_file
 from batchinfer.streaming.formats._registry import SchemaRegistry
 
 _INT_LIMIT = 2**31
@@ -44,10 +44,11 @@ def avro_decoder(schema: pa.Schema, spec: FormatSpec, folder: Path) -> Decoder:
         MissingExtra: fastavro is not installed.
     """
     if spec.registry is None:
-        name, content = read_file(spec, folder, "an .avsc")
-        return SchemaDecoder(
-            schema, None, fixed=AvroReader(avro_schema(content.decode(), name), schema), name=name
-        )
+
+        def of_file(name: str, content: bytes) -> AvroReader:
+            return AvroReader(avro_schema(content.decode(errors="replace"), name), schema)
+
+        return decoder_of_file(schema, spec, folder, "an .avsc", of_file)
     registry = SchemaRegistry(spec.registry, spec.registry_settings)
 
     def reader(written: Written) -> AvroReader:

@@ -64,7 +64,7 @@ class SchemaDecoder:
         schema: what the rows are to be.
         registry: where the messages' schemas are; None where all are of one, and have no frame.
         reader: makes the reader of what a message was written with. Raises InputError where it cannot be read.
-        fixed: reads all messages, where there is no registry; `name` is what its schema is called.
+        fixed: reads all messages, where there is no registry.
         indexed: whether frames hold a path to the message type.
     """
 
@@ -75,11 +75,8 @@ class SchemaDecoder:
         reader: Callable[[Written], Reader] | None = None,
         *,
         fixed: Reader | None = None,
-        name: str = "",
         indexed: bool = False,
     ) -> None:
-        if fixed is not None and (why := misfit(fixed.types, schema)):
-            raise SpecError(f"{name}: {why}")
         self._schema = schema
         self._registry = registry
         self._reader = reader
@@ -197,11 +194,16 @@ def joined(
     return Decoded(pa.RecordBatch.from_arrays(columns, schema=schema), order, sorted(rejected.items()))
 
 
-def read_file(spec: FormatSpec, folder: Path, what: str) -> tuple[str, bytes]:
-    """The name and content of the schema's file.
+def decoder_of_file(
+    schema: pa.Schema, spec: FormatSpec, folder: Path, what: str, reader: Callable[[str, bytes], Reader]
+) -> SchemaDecoder:
+    """A decoder of messages without a frame, all written with the schema of a file.
+
+    Args:
+        what: the file, in words. reader: makes the reader from its name and content; raises InputError.
 
     Raises:
-        SpecError: neither a file nor a registry is stated, or both, or the file cannot be read.
+        SpecError: no file is stated, it cannot be read, or its messages make no such rows.
     """
     if spec.schema_file is None:
         raise SpecError(
@@ -210,9 +212,14 @@ def read_file(spec: FormatSpec, folder: Path, what: str) -> tuple[str, bytes]:
         )
     file = folder / spec.schema_file
     try:
-        return str(file), file.read_bytes()
+        fixed = reader(str(file), file.read_bytes())
     except OSError as e:
         raise SpecError(
             f"{file}: cannot read the file that 'stream.format.schema_file' names: {e.strerror}",
             path=str(file),
         ) from e
+    except InputError as e:
+        raise SpecError(e.message, next_step=e.next_step, path=str(file)) from e
+    if why := misfit(fixed.types, schema):
+        raise SpecError(f"{file}: {why}", path=str(file))
+    return SchemaDecoder(schema, None, fixed=fixed)

@@ -15,7 +15,7 @@ from batchinfer.spec import FormatSpec
 from batchinfer.streaming._ports import Decoder
 from batchinfer.streaming.formats._columns import Columns
 from batchinfer.streaming.formats._cursors import Payloads
-from batchinfer.streaming.formats._framed import SchemaDecoder, Written, read_file
+from batchinfer.streaming.formats._framed import SchemaDecoder, Written, decoder_of_file
 from batchinfer.streaming.formats._protobuf_scan import NO_MESSAGE, Scan, no_symbol, wrong_wire
 from batchinfer.streaming.formats._protobuf_schema import descriptor_set, fields_of, message_type, serialized
 from batchinfer.streaming.formats._registry import SchemaRegistry
@@ -31,9 +31,11 @@ def protobuf_decoder(schema: pa.Schema, spec: FormatSpec, folder: Path) -> Decod
         MissingExtra: protobuf is not installed.
     """
     if spec.registry is None:
-        name, content = read_file(spec, folder, "protoc's --descriptor_set_out")
-        found = message_type(descriptor_set(content, name), spec.message, name)
-        return SchemaDecoder(schema, None, fixed=ProtobufReader(found, schema), name=name)
+
+        def of_file(name: str, content: bytes) -> ProtobufReader:
+            return ProtobufReader(message_type(descriptor_set(content, name), spec.message, name), schema)
+
+        return decoder_of_file(schema, spec, folder, "what protoc --descriptor_set_out writes", of_file)
     registry = SchemaRegistry(spec.registry, spec.registry_settings)
 
     def reader(written: Written) -> ProtobufReader:

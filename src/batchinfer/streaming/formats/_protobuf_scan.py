@@ -277,6 +277,5 @@ def _numbers(field: ProtobufField, values: npt.NDArray[np.uint64]) -> npt.NDArra
         values = values & np.uint64(2**32 - 1)
     if field.kind.zigzag:
         return zigzag(values).astype(field.kind.dtype)
-    unsigned: npt.NDArray[Any] = values.astype(f"<u{size}")
-    found: npt.NDArray[Any] = unsigned.view(field.kind.dtype)
+    found: npt.NDArray[Any] = values.astype(f"<u{size}").view(field.kind.dtype)
     return found

@@ -88,7 +88,7 @@ class ProtobufField:
     def tags(self) -> list[bytes]:
         """What stands before it in a message: its number and a wire type."""
         wires = [SIZED] if self.repeated and self.kind.wire in {VARINT, FIXED32, FIXED64} else []
-        return [_varint(self.number << 3 | wire) for wire in [*wires, self.kind.wire]]
+        return [tag(self.number, wire) for wire in [*wires, self.kind.wire]]
 
     def as_number(self) -> ProtobufField:
         """An enum as the number that a message holds."""
@@ -235,9 +235,11 @@ def _well_known() -> list[bytes]:
     return [module.DESCRIPTOR.serialized_pb for module in modules]
 
 
-def _varint(number: int) -> bytes:
+def tag(number: int, wire: int) -> bytes:
+    """What stands before a field in a message."""
     octets = bytearray()
-    while number >= 0x80:
-        octets.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*octets, number])
+    rest = number << 3 | wire
+    while rest >= 0x80:
+        octets.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    return bytes([*octets, rest])

@@ -146,16 +146,16 @@ class SchemaRegistry:
         answer = self._get(f"/schemas/ids/{number}/versions")
         return [(str(place["subject"]), int(place["version"])) for place in answer]
 
-    def register(self, subject: str, kind: str, text: str) -> int:
-        """The id of a schema, which is registered under the subject where it is not yet.
+    def register(self, subject: str, kind: str, text: str, *, may_write: bool = True) -> int:
+        """The id of a schema, which is registered under the subject where it is not yet and may be.
 
         Raises:
-            InputError: the registry finds it invalid, or incompatible with what the subject has.
+            InputError: the registry finds it invalid or incompatible with what the subject has, or has it not.
         """
         key = (subject, text)
         if key not in self._ids:
             body = {"schema": text} | ({} if kind == "AVRO" else {"schemaType": kind})
-            path = f"/subjects/{urllib.parse.quote(subject, safe='')}/versions"
+            path = f"/subjects/{urllib.parse.quote(subject, safe='')}" + ("/versions" if may_write else "")
             self._ids[key] = int(self._ask(path, json.dumps(body).encode())["id"])
         return self._ids[key]
 
