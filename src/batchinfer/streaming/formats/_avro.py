@@ -186,6 +186,7 @@ def _array(cursors: Cursors, node: Node, rows: Rows, count: int, what: str) -> p
         items, taken = _items(cursors, node.items, open_rows, sizes, what)
         blocks.append((np.repeat(places, taken), items))
         lengths[places] += taken
+        open_rows, places = open_rows[taken > 0], places[taken > 0]  # the others have failed
     cursors.fail(
         open_rows, np.ones(len(open_rows), np.bool_), f"{what} is of more than {_MOST_BLOCKS} blocks"
     )

@@ -270,12 +270,11 @@ class Scan:
 
 def _numbers(field: ProtobufField, values: npt.NDArray[np.uint64]) -> npt.NDArray[Any]:
     """Varints as the field's type has them: cut to its size, as protobuf does."""
-    if field.kind.dtype == "?":
-        return values != 0
     size = np.dtype(field.kind.dtype).itemsize
-    if size == 4:
-        values = values & np.uint64(2**32 - 1)
-    if field.kind.zigzag:
-        return zigzag(values).astype(field.kind.dtype)
-    found: npt.NDArray[Any] = values.astype(f"<u{size}").view(field.kind.dtype)
+    if field.kind.dtype == "?":
+        found: npt.NDArray[Any] = values != 0
+    elif field.kind.zigzag:
+        found = zigzag(values & np.uint64(2**32 - 1) if size == 4 else values).astype(field.kind.dtype)
+    else:
+        found = values.astype(f"<u{size}").view(field.kind.dtype)
     return found
