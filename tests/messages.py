@@ -56,13 +56,17 @@ def protobuf_file(
         colour.value.add(name=symbol, number=number)
     for line in fields:
         *label, kind, title, _, number = line.split()
-        added = message.field.add(name=title, number=int(number), label={"repeated": 3, "required": 2}.get(*label, 1) if label else 1)
+        added = message.field.add(
+            name=title,
+            number=int(number),
+            label={"repeated": 3, "required": 2}.get(*label, 1) if label else 1,
+        )
         if kind in _TYPES:
             added.type = _TYPES[kind]
         else:
             added.type = _TYPES["enum"] if kind == "Colour" else _TYPES["message"]
             added.type_name = f".sample.{kind}" if kind == "Colour" else f".{kind}"
-        if label == ["optional"] and syntax == "proto3" and kind in _TYPES:
+        if label == ["optional"] and syntax == "proto3":
             added.proto3_optional = True
             added.oneof_index = len(message.oneof_decl)
             message.oneof_decl.add(name=f"_{title}")

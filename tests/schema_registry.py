@@ -62,7 +62,11 @@ class TestRegistry:
             if not found[2]:
                 return 200, list(range(1, len(known) + 1))
             number = known[int(found[2]) - 1]
-            return 200, self.schemas[number - 1] | {"subject": subject, "version": int(found[2]), "id": number}
+            return 200, self.schemas[number - 1] | {
+                "subject": subject,
+                "version": int(found[2]),
+                "id": number,
+            }
         return 404, {"error_code": 404, "message": "HTTP 404 Not Found"}
 
 

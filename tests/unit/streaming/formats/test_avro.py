@@ -142,7 +142,9 @@ def test_a_damaged_record_is_judged_as_fastavro_judges_it_and_its_neighbours_sta
     good = avro(text, record)
     place = data.draw(st.integers(0, len(good)))
     damage = data.draw(st.binary(max_size=3))
-    bad = data.draw(st.sampled_from([good[:place] + damage, good[:place] + damage + good[place:], good + damage]))
+    bad = data.draw(
+        st.sampled_from([good[:place] + damage, good[:place] + damage + good[place:], good + damage])
+    )
     expected = singly(text, bad)
     decoded = plain(tmp_path_factory.mktemp("s"), text, schema).decode(values([good, bad, good]))
     found = {int(row): each for row, each in zip(decoded.rows, rows(decoded), strict=True)}
@@ -156,7 +158,9 @@ def test_a_damaged_record_is_judged_as_fastavro_judges_it_and_its_neighbours_sta
 
 
 def test_arrays_in_several_blocks_are_one_list(tmp_path: Path) -> None:
-    text = avro_schema({"pixels": {"type": "array", "items": "float"}, "tokens": {"type": "array", "items": "int"}})
+    text = avro_schema(
+        {"pixels": {"type": "array", "items": "float"}, "tokens": {"type": "array", "items": "int"}}
+    )
     schema = pa.schema([("pixels", pa.list_(pa.float32())), ("tokens", pa.list_(pa.int32()))])
     one = b"\x02\0\0\x80\x3f"  # a block of one float
     sized = b"\x01\x08\0\0\0\x40"  # a block of one float whose bytes are counted
@@ -197,14 +201,23 @@ def test_messages_of_all_versions_of_a_schema_are_rows_in_their_order(registry: 
     second = registry.add("flights-value", widened)
     new = avro(widened, FLIGHT | {"gate": "A1"})
     old = avro(PLAIN, FLIGHT)
-    decoded = decoder(registry).decode(values([framed(first, old), framed(second, new), None, framed(first, old)]))
+    decoded = decoder(registry).decode(
+        values([framed(first, old), framed(second, new), None, framed(first, old)])
+    )
     assert rows(decoded) == [FLIGHT] * 3
     assert decoded.rows.tolist() == [0, 1, 3]
     assert decoded.rejected == [(2, "the message has no value")]
 
 
 def test_an_optional_field_that_was_removed_is_its_default(registry: TestRegistry) -> None:
-    registry.add("flights-value", avro_schema({"flight_id": "long", "distance": ["null", "float"], "carrier": "string"}, distance=None, carrier="?"))
+    registry.add(
+        "flights-value",
+        avro_schema(
+            {"flight_id": "long", "distance": ["null", "float"], "carrier": "string"},
+            distance=None,
+            carrier="?",
+        ),
+    )
     bare = avro_schema({"flight_id": "long"})
     number = registry.add("flights-value", bare)
     decoded = decoder(registry).decode(values([framed(number, avro(bare, {"flight_id": 1}))]))
@@ -257,9 +270,14 @@ def test_messages_without_a_frame_or_of_unknown_schemas_are_refused(registry: Te
     number = registry.add("flights-value", PLAIN)
     broken = registry.add("flights-value", '{"type": "record", "name": "X", "fields": [{"name": 1}]}')
     scalar = registry.add("flights-value", '"long"')
-    other = registry.add("flights-value", "syntax = \"proto3\";", "PROTOBUF")
+    other = registry.add("flights-value", 'syntax = "proto3";', "PROTOBUF")
     good = avro(PLAIN, FLIGHT)
-    messages = [b"", b"\0\0\0", b'{"flight_id": 1}', *(framed(n, good) for n in (99, broken, scalar, other, number))]
+    messages = [
+        b"",
+        b"\0\0\0",
+        b'{"flight_id": 1}',
+        *(framed(n, good) for n in (99, broken, scalar, other, number)),
+    ]
     decoded = decoder(registry).decode(values(messages))
     assert rows(decoded) == [FLIGHT]
     reasons = [reason for _, reason in decoded.rejected]
@@ -272,9 +290,13 @@ def test_messages_without_a_frame_or_of_unknown_schemas_are_refused(registry: Te
 
 
 def test_a_schema_may_refer_to_others(registry: TestRegistry) -> None:
-    registry.add("money", '{"type": "record", "name": "Money", "fields": [{"name": "amount", "type": "double"}]}')
+    registry.add(
+        "money", '{"type": "record", "name": "Money", "fields": [{"name": "amount", "type": "double"}]}'
+    )
     text = avro_schema({"flight_id": "long", "distance": "float", "carrier": "string", "fare": "Money"})
-    number = registry.add("flights-value", text, references=({"name": "Money", "subject": "money", "version": 1},))
+    number = registry.add(
+        "flights-value", text, references=({"name": "Money", "subject": "money", "version": 1},)
+    )
     value = b"\x0e\0\0\x80\x3f\x04UA" + b"\0" * 8
     decoded = decoder(registry).decode(values([framed(number, value)]))
     assert rows(decoded) == [{"flight_id": 7, "distance": 1.0, "carrier": "UA"}]
