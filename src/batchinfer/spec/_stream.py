@@ -53,6 +53,8 @@ class StreamSpec(_Section):
     `producer_settings` are passed to the client library under its own names (`sasl.mechanism`, or
     `sasl_mechanism` for kafka-python); secrets in them come from the environment, as `${KAFKA_PASSWORD}`.
 
+    `format` is that of the messages, `output_format` that of the predictions.
+
     A micro-batch is scored when it has `max_batch` messages, or its first has waited `max_latency_ms`; at most
     `max_queue_mb` of messages are in memory before the poll pauses. `columns` types input columns as Arrow names them
     (`int64`, `float32`, `string`, `timestamp[us, tz=UTC]`), where the reference in the model's bundle does not.
@@ -77,6 +79,7 @@ class StreamSpec(_Section):
     consumer_settings: _Settings = {}
     producer_settings: _Settings = {}
     format: Annotated[FormatSpec, BeforeValidator(_kind_alone)] = FormatSpec()
+    output_format: Annotated[FormatSpec, BeforeValidator(_kind_alone)] = FormatSpec()
     columns: dict[str, str] = {}
     max_batch: Annotated[int, Number, Field(ge=1, le=1_000_000)] = 4096
     max_latency_ms: Annotated[float, Number, Field(ge=0)] = 50

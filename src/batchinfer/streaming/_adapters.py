@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from batchinfer.errors import MissingExtra
+from batchinfer.errors import MissingExtra, SpecError
 from batchinfer.spec import FormatSpec, StreamSpec
-from batchinfer.streaming._ports import Client, Decoder
+from batchinfer.streaming._ports import Client, Decoder, Encoder
 
 CLIENTS = {
     "confluent": "batchinfer.streaming._confluent:ConfluentClient",
@@ -25,6 +25,12 @@ DECODERS = {
     "arrow": "batchinfer.streaming.formats:arrow_decoder",
 }
 """By `stream.format.kind`: called with the rows' `pa.Schema`, the `FormatSpec` and the spec's folder."""
+ENCODERS = {
+    "json": "batchinfer.streaming._json:JsonEncoder",
+    "avro": "batchinfer.streaming.formats:avro_encoder",
+    "protobuf": "batchinfer.streaming.formats:protobuf_encoder",
+}
+"""By `stream.output_format.kind`: called with the `pa.Schema` of the results, the `FormatSpec` and the topic."""
 
 
 def open_client(spec: StreamSpec) -> Client:
@@ -46,6 +52,23 @@ def open_decoder(schema: pa.Schema, spec: FormatSpec, folder: Path) -> Decoder:
         RegistryUnavailable: the schema registry does not answer.
     """
     return cast(Decoder, _adapter(DECODERS, spec.kind)(schema, spec, folder))
+
+
+def open_encoder(schema: pa.Schema, spec: FormatSpec, topic: str) -> Encoder:
+    """What makes the values of predictions. Avro's and Protobuf's schemas are registered for the topic.
+
+    Raises:
+        MissingExtra: its package is not installed.
+        SpecError: the format cannot hold such rows.
+        InputError: the schema registry holds the schema to be incompatible with what the topic has.
+        RegistryUnavailable, RegistryRefused: it does not answer, or does not want to.
+    """
+    if spec.kind not in ENCODERS:
+        raise SpecError(
+            f"stream.output_format: predictions are not written as {spec.kind}, a message has one",
+            next_step=f"state one of {', '.join(ENCODERS)}",
+        )
+    return cast(Encoder, _adapter(ENCODERS, spec.kind)(schema, spec, topic))
 
 
 def _adapter(table: Mapping[str, str], name: str) -> Any:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, TypeVar
 
 import confluent_kafka as ck
 import numpy as np
 import pyarrow as pa
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+import pyarrow.compute as pc
+from confluent_kafka import admin
 
 from batchinfer.core import arrays
 from batchinfer.errors import (
@@ -86,7 +88,7 @@ class ConfluentClient:
                     told = f"state {_OURS[name]} instead" if _OURS[name] else "what it says is fixed"
                     raise SpecError(f"stream: '{name}' cannot be set: {told}", key=name)
         self._base = {"bootstrap.servers": spec.bootstrap_servers, **spec.settings}
-        self._admin_client: AdminClient | None = None
+        self._admin_client: admin.AdminClient | None = None
 
     def consumer(self, group: str) -> ConfluentConsumer:
         """See `Client.consumer`."""
@@ -135,7 +137,7 @@ class ConfluentClient:
 
     def create_topic(self, topic: str, partitions: int) -> None:
         """See `Client.create_topic`."""
-        made = self._admin.create_topics([NewTopic(topic, partitions)])[topic]
+        made = self._admin.create_topics([admin.NewTopic(topic, partitions)])[topic]
         try:
             made.result(_PATIENCE_SECONDS)
         except ck.KafkaException as e:
@@ -154,7 +156,7 @@ class ConfluentClient:
         return (min(limit, int(stated)) if stated is not None else limit) - _OVERHEAD_BYTES
 
     def _limit(self, topic: str) -> int:
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        resource = admin.ConfigResource(admin.ConfigResource.Type.TOPIC, topic)
         try:
             described = self._admin.describe_configs([resource], request_timeout=10)[resource].result(15)
             return int(described["max.message.bytes"].value)
@@ -165,9 +167,9 @@ class ConfluentClient:
         return [t for t in (self._spec.output_topic, self._spec.dead_letters) if t is not None]
 
     @property
-    def _admin(self) -> AdminClient:
+    def _admin(self) -> admin.AdminClient:
         if self._admin_client is None:
-            self._admin_client = _made(AdminClient, dict(self._base))
+            self._admin_client = _made(admin.AdminClient, dict(self._base))
         return self._admin_client
 
 
@@ -347,47 +349,33 @@ class ConfluentProducer:
 
     def produce_batch(self, messages: Outgoing) -> None:
         """See `Producer.produce_batch`."""
-        told = _dictionaries(messages)
-        if messages.headers.null_count == len(messages):
-            self._produce(messages.topic, told)
-            return
-        headers = messages.headers.to_pylist()
-        plain = [t for t, h in zip(told, headers, strict=True) if not h]
-        self._produce(messages.topic, plain)
-        for index, (each, found) in enumerate(zip(told, headers, strict=True)):
-            if found:
-                self._produce_one(messages.topic, each, [(h["key"], h["value"]) for h in found], index)
-
-    def _produce(self, topic: str, told: list[dict[str, Any]]) -> None:
-        while told:
-            try:
-                sent = self._producer.produce_batch(topic, told)
-            except BufferError:
-                sent = 0
-            except ck.KafkaException as e:
-                raise _translated(e.args[0], f"producing to {topic}") from e
-            if sent == len(told):
-                break
-            left = [each for each in told if "_error" in each] or told
-            for each in left:
-                error = each.pop("_error", None)
-                if error is not None and error.code() != _E._QUEUE_FULL:
-                    self._refuse(error, topic, told.index(each))
-            told = left
-            self._producer.poll(0.05)
+        topic, produce = messages.topic, self._producer.produce
+        headers: Iterable[Any] = repeat(None)
+        if messages.headers.null_count < len(messages):
+            headers = (
+                h and [(each["key"], each["value"]) for each in h] for h in messages.headers.to_pylist()
+            )
+        # librdkafka's own way for many at once takes neither timestamps nor headers, and is no faster.
+        rows = zip(
+            messages.values.to_pylist(),
+            messages.keys.to_pylist(),
+            pc.fill_null(messages.timestamps, 0).to_pylist(),  # 0 is now
+            headers,
+            strict=False,
+        )
+        for index, (value, key, timestamp, own) in enumerate(rows):
+            while True:
+                try:
+                    if own:
+                        produce(topic, value, key, -1, None, None, timestamp, own)
+                    else:
+                        produce(topic, value, key, -1, None, None, timestamp)
+                    break
+                except BufferError:  # the queue is full: wait for deliveries
+                    self._producer.poll(0.05)
+                except ck.KafkaException as e:
+                    self._refuse(e.args[0], topic, index)
         self._producer.poll(0)
-
-    def _produce_one(
-        self, topic: str, told: dict[str, Any], headers: list[tuple[str, str | bytes | None]], index: int
-    ) -> None:
-        while True:
-            try:
-                self._producer.produce(topic, headers=headers, **told)
-                return
-            except BufferError:
-                self._producer.poll(0.05)
-            except ck.KafkaException as e:
-                self._refuse(e.args[0], topic, index)
 
     def _refuse(self, error: ck.KafkaError, topic: str, index: int) -> None:
         if error.code() in _TOO_LARGE:
@@ -466,18 +454,6 @@ def _records(messages: list[Any]) -> Records:
             schema=RECORDS,
         )
     )
-
-
-def _dictionaries(messages: Outgoing) -> list[dict[str, Any]]:
-    values, keys = messages.values.to_pylist(), messages.keys.to_pylist()
-    if messages.timestamps.null_count:
-        told = [{"value": v, "key": k} for v, k in zip(values, keys, strict=True)]
-        for each, timestamp in zip(told, messages.timestamps.to_pylist(), strict=True):
-            if timestamp is not None:
-                each["timestamp"] = timestamp
-        return told
-    timestamps = messages.timestamps.to_pylist()
-    return [{"value": v, "key": k, "timestamp": t} for v, k, t in zip(values, keys, timestamps, strict=True)]
 
 
 def _ours(partitions: Sequence[ck.TopicPartition]) -> list[TopicPartition]:

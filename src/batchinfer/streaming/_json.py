@@ -76,9 +76,12 @@ class JsonDecoder:
     def _read(self, values: pa.LargeBinaryArray, places: npt.NDArray[np.int64]) -> pa.RecordBatch | None:
         """The messages at these places as rows; None where one of them is not to be read."""
         if not len(places):
-            return pa.RecordBatch.from_arrays([pa.nulls(0, f.type) for f in self._schema], schema=self._schema)
+            return pa.RecordBatch.from_arrays(
+                [pa.nulls(0, f.type) for f in self._schema], schema=self._schema
+            )
         lines = pc.binary_join(
-            pa.LargeListArray.from_arrays([0, len(places)], _taken(values, places)), pa.scalar(b"\n", pa.large_binary())
+            pa.LargeListArray.from_arrays([0, len(places)], _taken(values, places)),
+            pa.scalar(b"\n", pa.large_binary()),
         )[0]
         try:
             frame = pl.read_ndjson(lines.as_buffer().to_pybytes(), schema=self._reads)
@@ -173,7 +176,7 @@ class JsonDecoder:
 class JsonEncoder:
     """See `batchinfer.streaming.Encoder`: one object for each row. NaN and infinities, which JSON has not, are null."""
 
-    def __init__(self, _schema: pa.Schema) -> None:
+    def __init__(self, _schema: pa.Schema, _spec: FormatSpec, _topic: str) -> None:
         pass
 
     def encode(self, rows: pa.RecordBatch) -> pa.LargeBinaryArray:
@@ -209,7 +212,11 @@ def _read_as(field: pa.Field) -> pl.DataType:
         return pl.Int64()  # the reader knows no narrower ones
     if pa.types.is_floating(field.type):
         return pl.Float32()
-    if pa.types.is_list(field.type) or pa.types.is_large_list(field.type) or pa.types.is_fixed_size_list(field.type):
+    if (
+        pa.types.is_list(field.type)
+        or pa.types.is_large_list(field.type)
+        or pa.types.is_fixed_size_list(field.type)
+    ):
         return pl.List(_read_as(pa.field(field.name, field.type.value_type)))
     if Field.of(field).kind in {"text", "time"}:
         return pl.String()

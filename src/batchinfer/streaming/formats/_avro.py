@@ -175,7 +175,7 @@ def _array(cursors: Cursors, node: Node, rows: Rows, count: int, what: str) -> p
     lengths = np.zeros(count, np.int64)
     blocks: list[tuple[npt.NDArray[np.int64], pa.Array]] = []
     for _ in range(_MOST_BLOCKS):
-        if not len(open_rows):
+        if blocks and not len(open_rows):
             break
         sizes = zigzag(cursors.varints(open_rows, what))
         if (sized := sizes < 0).any():  # then the block's bytes are counted too

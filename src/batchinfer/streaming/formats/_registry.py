@@ -224,12 +224,13 @@ def _tls(settings: Mapping[str, Any]) -> ssl.SSLContext:
     for key in _FILES:
         if key in settings and not Path(str(settings[key])).is_file():
             raise SpecError(f"stream.format.registry_settings.{key}: there is no file '{settings[key]}'")
-    context = ssl.create_default_context(cafile=settings.get("ca_file"))
-    if "certificate_file" in settings:
-        try:
-            context.load_cert_chain(settings["certificate_file"], settings.get("key_file"))
-        except ssl.SSLError as e:
-            raise SpecError(
-                f"stream.format.registry_settings: no certificate with its key: {e.reason}"
-            ) from e
+    given = {key: str(settings[key]) for key in _FILES if key in settings}
+    try:
+        context = ssl.create_default_context(cafile=given.get("ca_file"))
+        if "certificate_file" in given:
+            context.load_cert_chain(given["certificate_file"], given.get("key_file"))
+    except ssl.SSLError as e:
+        raise SpecError(
+            f"stream.format.registry_settings: {', '.join(given)} cannot be used: {e.reason or e}",
+        ) from e
     return context

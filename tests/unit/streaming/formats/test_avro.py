@@ -15,13 +15,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.messages import avro, avro_schema, framed, values
+from tests.schema_registry import TestRegistry, schema_registry
 
 from batchinfer.errors import SpecError
 from batchinfer.spec import FormatSpec
 from batchinfer.streaming import Decoded, Decoder
 from batchinfer.streaming.formats import avro_decoder
-from tests.messages import avro, avro_schema, framed, values
-from tests.schema_registry import TestRegistry, schema_registry
 
 ROW = pa.schema([("flight_id", pa.int64()), ("distance", pa.float32()), ("carrier", pa.string())])
 PLAIN = avro_schema({"flight_id": "long", "distance": "float", "carrier": "string"})

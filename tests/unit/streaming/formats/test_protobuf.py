@@ -13,13 +13,13 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.messages import base64_of, framed, protobuf_file, protobuf_type, values
+from tests.schema_registry import TestRegistry, schema_registry
 
 from batchinfer.errors import SpecError
 from batchinfer.spec import FormatSpec
 from batchinfer.streaming import Decoded, Decoder
 from batchinfer.streaming.formats import protobuf_decoder
-from tests.messages import base64_of, framed, protobuf_file, protobuf_type, values
-from tests.schema_registry import TestRegistry, schema_registry
 
 ROW = pa.schema([("flight_id", pa.int64()), ("distance", pa.float32()), ("carrier", pa.string())])
 FIELDS = ["int64 flight_id = 1", "optional float distance = 2", "string carrier = 3"]

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.schema_registry import TestRegistry, schema_registry
 
 from batchinfer.errors import InputError, RegistryRefused, RegistryUnavailable, SpecError, Transient
 from batchinfer.streaming.formats import SchemaRegistry
-from tests.schema_registry import TestRegistry, schema_registry
 
 
 @pytest.fixture
