@@ -14,6 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message_factory import GetMessageClass
 
 _TYPES = {name[5:].lower(): number for name, number in descriptor_pb2.FieldDescriptorProto.Type.items()}
+_LABELS = {"required": 2, "repeated": 3}
 
 
 def values(messages: Sequence[bytes | None]) -> pa.LargeBinaryArray:
@@ -52,21 +53,18 @@ def protobuf_file(
     inner = message.nested_type.add(name="Inner")
     inner.field.add(name="note", number=1, type=_TYPES["string"], label=1)
     colour = file.enum_type.add(name="Colour")
-    for number, symbol in enumerate(("NONE", "RED", "BLUE")):
-        colour.value.add(name=symbol, number=number)
+    for place, symbol in enumerate(("NONE", "RED", "BLUE")):
+        colour.value.add(name=symbol, number=place)
     for line in fields:
-        *label, kind, title, _, number = line.split()
-        added = message.field.add(
-            name=title,
-            number=int(number),
-            label={"repeated": 3, "required": 2}.get(*label, 1) if label else 1,
-        )
+        *labels, kind, title, _, number = line.split()
+        label = labels[0] if labels else ""
+        added = message.field.add(name=title, number=int(number), label=_LABELS.get(label, 1))
         if kind in _TYPES:
             added.type = _TYPES[kind]
         else:
             added.type = _TYPES["enum"] if kind == "Colour" else _TYPES["message"]
             added.type_name = f".sample.{kind}" if kind == "Colour" else f".{kind}"
-        if label == ["optional"] and syntax == "proto3":
+        if label == "optional" and syntax == "proto3":
             added.proto3_optional = True
             added.oneof_index = len(message.oneof_decl)
             message.oneof_decl.add(name=f"_{title}")

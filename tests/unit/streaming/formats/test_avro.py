@@ -181,7 +181,7 @@ def test_what_only_fastavro_reads_is_read_too(tmp_path: Path) -> None:
             "tags": {"type": "map", "values": "string"},
         }
     )
-    records = [
+    records: list[dict[str, Any]] = [
         {"flight_id": 1, "distance": Decimal("1.25"), "carrier": "UA", "tags": {"a": "b"}},
         {"flight_id": "two", "distance": Decimal("2.25"), "carrier": "UA", "tags": {}},
         {"flight_id": None, "distance": Decimal("-3.5"), "carrier": "AA", "tags": {}},

@@ -86,21 +86,28 @@ _messages = st.fixed_dictionaries(
         zip(
             "abcdefghijklmnopqrstuv",
             [
-                _f64,
-                _f32,
-                _i64,
-                _u64,
-                _i32,
-                _u64,
-                _u32,
-                st.booleans(),
-                _text,
-                st.binary(max_size=6),
-                _u32,
-                _i32,
-            ]
-            + [_i64, _i32, _i64, _i32, _text, st.lists(_f32, max_size=4), st.lists(_i32, max_size=4)]
-            + [st.lists(_i64, max_size=4), _f64, _text],
+                *(
+                    _f64,
+                    _f32,
+                    _i64,
+                    _u64,
+                    _i32,
+                    _u64,
+                    _u32,
+                    st.booleans(),
+                    _text,
+                    st.binary(max_size=6),
+                    _u32,
+                ),
+                *(_i32, _i64, _i32, _i64, _i32, _text),
+                *(
+                    st.lists(_f32, max_size=4),
+                    st.lists(_i32, max_size=4),
+                    st.lists(_i64, max_size=4),
+                    _f64,
+                    _text,
+                ),
+            ],
             strict=True,
         )
     ),

@@ -75,7 +75,7 @@ def test_settings_that_cannot_work_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="states a password") as raised:
         SchemaRegistry("https://reader:s3cret@registry:8081")
     assert "s3cret" not in str(raised.value)
-    with pytest.raises(SpecError, match="there is no 'timeout'; allowed: .*timeout_seconds"):
+    with pytest.raises(SpecError, match=r"there is no 'timeout'; allowed: .*timeout_seconds"):
         SchemaRegistry("http://registry", {"timeout": 3})
     with pytest.raises(SpecError, match="ca_file: there is no file"):
         SchemaRegistry("https://registry", {"ca_file": str(tmp_path / "ca.pem")})
