@@ -29,6 +29,7 @@ _SHOWN = 5
 
 
 def main() -> None:
+    """Send, and perhaps follow."""
     arguments = _arguments()
     flights = _flights(arguments.data)
     total = min(len(flights) * arguments.repeat, arguments.limit or len(flights) * arguments.repeat)
@@ -138,7 +139,7 @@ class _Follower:
                         age = time.time() * 1e3 - record.timestamp
                         self._console.print(
                             f"  {flight['carrier']} {flight['origin']}→{flight['dest']}  "
-                            f"late with p = {flight['p_late']:.2f}  by {flight['_model']}, {age:,.0f} ms after it was sent"
+                            f"late with p = {flight['p_late']:.2f}  {flight['_model']}, {age:,.0f} ms after"
                         )
 
     def finish(self, sent: int) -> None:
