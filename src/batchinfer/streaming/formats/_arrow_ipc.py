@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from batchinfer.core import arrays
 from batchinfer.spec import FormatSpec
 from batchinfer.streaming._ports import Decoded, Decoder
 from batchinfer.streaming.formats._columns import Columns, conform, misfit
 from batchinfer.streaming.formats._framed import NO_VALUE, joined
 
 _FILE = b"ARROW1"
+_NOTHING = pa.RecordBatch.from_arrays([], names=[])
 
 
 def arrow_decoder(schema: pa.Schema, spec: FormatSpec, folder: Path) -> Decoder:
@@ -28,43 +30,52 @@ class ArrowDecoder:
 
     def decode(self, values: pa.LargeBinaryArray) -> Decoded:
         """See `Decoder.decode`."""
-        batches, rows = [], []
         rejected: dict[int, str] = {}
+        alike: dict[bytes, list[tuple[int, pa.Table]]] = {}  # by the schema's bytes: then all go at once
         for place in range(len(values)):
             value = values[place]
-            if not value.is_valid:
-                rejected[place] = NO_VALUE
+            table = _table(value.as_buffer()) if value.is_valid else NO_VALUE
+            if isinstance(table, str):
+                rejected[place] = table
+            else:
+                alike.setdefault(table.schema.serialize().to_pybytes(), []).append((place, table))
+        batches, rows = [], []
+        for messages in alike.values():
+            places = np.array([place for place, _ in messages])
+            owners = np.repeat(places, [table.num_rows for _, table in messages])
+            batch, why = self._conformed([table for _, table in messages])
+            if isinstance(why, str):
+                rejected |= dict.fromkeys(places.tolist(), why)
                 continue
-            batch = self._message(value.as_buffer())
-            if isinstance(batch, str):
-                rejected[place] = batch
-                continue
-            batches.append(batch)
-            rows.append(np.full(batch.num_rows, place, np.int64))
+            for row, reason in sorted(why.items()):
+                rejected.setdefault(int(owners[row]), f"{reason}, in a row of it")
+            kept = ~np.isin(owners, list(rejected)) if why else np.ones(len(owners), np.bool_)
+            batches.append(batch.filter(arrays.from_numpy(kept)) if why else batch)
+            rows.append(owners[kept])
         return joined(self._schema, batches, rows, rejected)
 
-    def _message(self, value: pa.Buffer) -> pa.RecordBatch | str:
-        try:
-            opened = _open(value)
-            with opened as reader:
-                table = reader.read_all()
-            # What a message claims of its buffers is believed by every kernel: look first.
-            table.validate(full=True)
-            batch = table.combine_chunks()
-        except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as e:
-            return f"the value is no Arrow IPC stream: {type(e).__name__}"
-        fields = {field.name: field.type for field in table.schema if field.name in self._schema.names}
-        names = table.schema.names
-        if twice := [name for name in fields if names.count(name) > 1]:
-            return f"field '{twice[0]}' stands twice"
-        if (why := misfit(fields, self._schema)) is not None:
-            return why
-        columns = {name: _whole(batch.column(name)) for name in fields}
-        found, refused = conform(Columns(columns, {}), self._schema, table.num_rows)
-        if refused:
-            row = min(refused)
-            return f"{refused[row]}, in a row of it"
-        return found
+    def _conformed(self, tables: list[pa.Table]) -> tuple[pa.RecordBatch, dict[int, str] | str]:
+        """The rows of messages of one schema, and which are none; or why none of the messages is."""
+        names = tables[0].schema.names
+        types = {field.name: field.type for field in tables[0].schema if field.name in self._schema.names}
+        if twice := [name for name in types if names.count(name) > 1]:
+            return _NOTHING, f"field '{twice[0]}' stands twice"
+        if (why := misfit(types, self._schema)) is not None:
+            return _NOTHING, why
+        whole = pa.concat_tables([table.select(list(types)) for table in tables])
+        columns = {name: _combined(whole.column(name)) for name in types}
+        return conform(Columns(columns, {}), self._schema, whole.num_rows)
+
+
+def _table(value: pa.Buffer) -> pa.Table | str:
+    """What a message holds, or why it holds nothing."""
+    try:
+        with _open(value) as reader:
+            table = reader.read_all()
+        table.validate(full=True)  # what a message claims of its buffers is believed by every kernel
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as e:
+        return f"the value is no Arrow IPC stream: {type(e).__name__}"
+    return table
 
 
 def _open(value: pa.Buffer) -> pa.RecordBatchReader:
@@ -73,6 +84,7 @@ def _open(value: pa.Buffer) -> pa.RecordBatchReader:
     return pa.ipc.open_stream(value)
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    chunks = column.chunks
-    return chunks[0] if len(chunks) == 1 else pa.concat_arrays([pa.nulls(0, column.type), *chunks])
+def _combined(column: pa.ChunkedArray) -> pa.Array:
+    if pa.types.is_dictionary(column.type):  # each message has a dictionary of its own
+        column = column.cast(column.type.value_type)
+    return pa.concat_arrays([pa.nulls(0, column.type), *column.chunks])
