@@ -6,6 +6,9 @@ INSTALLED := $(VENV)/.installed
 PIPELINE := pipelines/flight_delay
 BENCH := build/bench
 
+# The tests start hundreds of processes: without its bytecode, each of them would compile every import anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 POSTGRES_ABSENT := ! command -v postgres >/dev/null && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1
 
@@ -40,7 +43,8 @@ coverage: $(INSTALLED) ## Run the tests and hold their coverage against the floo
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
 
 torture: $(INSTALLED) ## Run the seeded fault tests whole (minutes)
-	BATCHINFER_TORTURE=all $(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults $(ARGS)
+	BATCHINFER_TORTURE=all $(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults tests/conformance/test_stores.py \
+		tests/integration/test_sensitive.py $(ARGS)
 
 airflow-test: $(INSTALLED) ## Run the DAGs under Airflow's scheduler, and train anew (minutes)
 	BATCHINFER_AIRFLOW=1 $(BIN)/python -m pytest tests/integration/airflow $(ARGS)

@@ -37,6 +37,14 @@ from batchinfer.core._results import (
 )
 from batchinfer.core._sample import RowSample, hashed, pack_rows, unpack_rows
 from batchinfer.core._scoring import Scored, ScoringPath
+from batchinfer.core._sensitive import (
+    HASH_SECRET,
+    HIDDEN,
+    NOTHING_SENSITIVE,
+    Handling,
+    Sensitive,
+    without_values,
+)
 from batchinfer.core._sums import exact_sum
 from batchinfer.core._transform import Transform, TransformSource
 from batchinfer.core._units import (
@@ -53,9 +61,12 @@ from batchinfer.core._units import (
 
 __all__ = [
     "EXPECTATIONS",
+    "HASH_SECRET",
+    "HIDDEN",
     "HIVE_NULL",
     "LINEAGE",
     "MODEL",
+    "NOTHING_SENSITIVE",
     "NULL_TO_READERS",
     "POSITION",
     "REASON",
@@ -66,6 +77,7 @@ __all__ = [
     "CommitInfo",
     "Engine",
     "Fence",
+    "Handling",
     "InputFile",
     "Lineage",
     "Model",
@@ -77,6 +89,7 @@ __all__ = [
     "RowSample",
     "Scored",
     "ScoringPath",
+    "Sensitive",
     "Slice",
     "StagedPart",
     "StagingArea",
@@ -105,4 +118,5 @@ __all__ = [
     "table_schema",
     "total_rows",
     "unpack_rows",
+    "without_values",
 ]

@@ -26,15 +26,20 @@ class _Section(BaseModel):
 
 
 class InputSpec(_Section):
-    """Where the rows come from and which columns name a row."""
+    """Where the rows come from, which columns name a row, and which hold secrets of people.
+
+    `sensitive` says of columns whether `hash` or nothing (`drop`) is kept of their values outside of scoring.
+    """
 
     path: Annotated[str, Field(min_length=1)]
     key: Annotated[tuple[_Column, ...], Field(min_length=1, strict=False)]
+    sensitive: dict[_Column, Literal["hash", "drop"]] = {}
 
 
 class OutputSpec(_Section):
     """Where the predictions go, and what of the input goes with them.
 
+    Key and carried columns that are sensitive go with them as hashes, those in `clear` as they are.
     `mode: upsert`, of the postgres store alone, makes `input.key` the primary key of the whole table.
     """
 
@@ -42,6 +47,7 @@ class OutputSpec(_Section):
     path: Annotated[str, Field(min_length=1)]
     partition_by: Annotated[tuple[_Column, ...], Field(strict=False)] = ()
     carry: Annotated[tuple[_Column, ...], Field(strict=False)] = ()
+    clear: Annotated[tuple[_Column, ...], Field(strict=False)] = ()
     mode: Literal["replace", "upsert"] = "replace"
 
     @model_validator(mode="after")
@@ -242,6 +248,29 @@ class PipelineSpec(_Section):
             raise ValueError(
                 f"column '{both[0]}' is a partition column already; take it out of input.key and output.carry"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _sensitive_columns_are_kept_so(self) -> PipelineSpec:
+        sensitive, kept = self.input.sensitive, [*self.input.key, *self.output.carry]
+        if named := sorted(sensitive.keys() & set(self.output.partition_by)):
+            raise ValueError(
+                f"input.sensitive: '{named[0]}' is in output.partition_by too, and would stand in the names of folders"
+            )
+        for column in self.output.clear:
+            if column not in sensitive or column not in kept:
+                raise ValueError(
+                    f"output.clear: '{column}' is no sensitive column of input.key or output.carry, "
+                    "and nothing else is hidden in the results"
+                )
+        for column in kept:
+            if sensitive.get(column) == "drop" and (
+                column in self.input.key or column not in self.output.clear
+            ):
+                raise ValueError(
+                    f"input.sensitive: '{column}' is to be dropped, but results keep it (input.key, output.carry); "
+                    "hash it"
+                )
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from batchinfer.spec._section import FROZEN, Count, Name, Number
+from batchinfer.spec._urls import holds_password
 
 _Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 _Settings = dict[str, str | int | float | bool]
@@ -34,6 +35,18 @@ class FormatSpec(_Section):
     registry_settings: _Settings = {}
     schema_file: Annotated[str, Field(min_length=1)] | None = None
     message: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _has_one_schema(self) -> FormatSpec:
+        if self.kind in {"json", "arrow"} and (self.registry or self.schema_file):
+            raise ValueError(f"format: {self.kind} needs neither a registry nor a schema_file")
+        if self.registry and self.schema_file:
+            raise ValueError("format: a registry and a schema_file are two sources of schemas: state one")
+        if self.message and (self.kind != "protobuf" or not self.schema_file):
+            raise ValueError("format: message names a type of Protobuf's schema_file")
+        if self.registry and holds_password(self.registry):
+            raise ValueError("format.registry: states a password; set SCHEMA_REGISTRY_PASSWORD")
+        return self
 
 
 class BudgetSpec(_Section):

@@ -237,7 +237,8 @@ class ConfluentConsumer:
         if not messages:
             return Records.none()
         records = _records(messages)
-        self._next.update(records.next_offsets())
+        for partition, offset in records.next_offsets().items():  # its end may have been told with it
+            self._next[partition] = max(offset, self._next.get(partition, 0))
         return records
 
     def _is_event(self, message: Any) -> bool:
