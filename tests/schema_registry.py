@@ -20,7 +20,8 @@ from typing import Any
 class TestRegistry:
     """What is registered, what was asked, and what goes wrong on purpose.
 
-    `failures` are answered first, one status each; `requests` are those that came: method, path, Authorization.
+    `failures` are answered first, one status each, 0 for none; `requests` are those that came: method, path and
+    Authorization.
     """
 
     __test__ = False
@@ -84,9 +85,9 @@ def schema_registry() -> Iterator[TestRegistry]:
 
         def _do(self, body: Any) -> None:
             registry.requests.append((self.command, self.path, self.headers.get("Authorization", "")))
-            if registry.failures:
-                status, answer = registry.failures.pop(0), {"message": "on purpose"}
-            else:
+            status = registry.failures.pop(0) if registry.failures else 0
+            answer: Any = {"message": "on purpose"}
+            if not status:
                 status, answer = registry.answer(self.command, self.path, body)
             content = json.dumps(answer).encode()
             self.send_response(status)
