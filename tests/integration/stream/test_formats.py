@@ -64,7 +64,7 @@ def test_a_registry_that_is_away_for_a_while_costs_no_message(
     }
     place = f"schema {wrong} ({topics.input}-value, version 2)"
     assert reasons == {
-        10: f"{place}: field 'x0': expected float, found large_string",
+        10: f"{place}: field 'x0': expected float, found string",
         20: "field 'x2' is cut short",
         30: "the value does not begin with the id of a schema (a zero byte and four more)",
     }

@@ -110,11 +110,10 @@ def _read(cursors: Cursors, node: Node, rows: Rows, count: int, what: str) -> pa
         case "bytes" | "string":
             return _texts(cursors, node, rows, what)
         case "fixed":
-            sizes = np.full(count, node.size)
-            starts, taken = cursors.spans(rows, sizes, what)
-            _, octets = cursors.gather(
-                np.where(taken == sizes, starts, 0), np.minimum(sizes, len(cursors.octets))
-            )
+            starts, taken = cursors.spans(rows, np.full(count, node.size), what)
+            there = taken == node.size
+            octets = np.zeros((count, node.size), np.uint8)
+            octets[there] = cursors.gather(starts[there], taken[there])[1].reshape(-1, node.size)
             return pa.Array.from_buffers(node.type, count, [None, pa.py_buffer(octets)])
         case "enum":
             return _enum(cursors, node, rows, what)

@@ -61,7 +61,7 @@ class Node:
         """The type in a word or two, for a reason."""
         if self.kind == "nullable" and self.items is not None:
             return self.items.names
-        return str(self.type) if self.type is not None else self.kind
+        return str(self.type).replace("large_", "") if self.type is not None else self.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def avro_schema(text: str, name: str, references: Sequence[str] = ()) -> AvroSch
     except (ValueError, TypeError, KeyError, RecursionError, fastavro.schema.SchemaParseException) as e:
         raise InputError(f"{name} is no valid Avro schema: {type(e).__name__}: {e}", schema=name) from e
     if node.kind != "record":
-        raise InputError(f"{name} is the schema of a {node.names}, not of a record", schema=name)
+        raise InputError(f"{name} is no schema of a record but of {node.names}", schema=name)
     defaults = {field["name"]: field["default"] for field in parsed["fields"] if "default" in field}
     return AvroSchema(parsed, node, defaults)
 
@@ -133,7 +133,7 @@ def _node(schema: Any, named: Mapping[str, Any], within: tuple[str, ...]) -> Nod
         exact = pa.decimal128(digits, scale) if digits <= 38 else pa.decimal256(digits, scale)
         return Node(kind, exact, bulk=False)
     if kind == "fixed":
-        return Node("fixed", pa.binary(schema["size"]), size=schema["size"])
+        return Node("fixed", pa.binary(schema["size"]), bulk=schema["size"] > 0, size=schema["size"])
     if kind in _PRIMITIVES:
         return Node(kind, _LOGICAL.get((kind, schema.get("logicalType")), _PRIMITIVES[kind]))
     return _node(kind, named, within)
@@ -142,7 +142,8 @@ def _node(schema: Any, named: Mapping[str, Any], within: tuple[str, ...]) -> Nod
 def _record(fields: tuple[tuple[str, Node], ...]) -> Node:
     known = all(node.type is not None for _, node in fields)
     kind = pa.struct([pa.field(name, node.type) for name, node in fields]) if known else None
-    return Node("record", kind, bulk=all(node.bulk for _, node in fields), fields=fields)
+    bulk = len(fields) > 0 and all(node.bulk for _, node in fields)
+    return Node("record", kind, bulk=bulk, fields=fields)
 
 
 def _union(branches: list[Any], named: Mapping[str, Any], within: tuple[str, ...]) -> Node:

@@ -39,7 +39,7 @@ def misfit(found: Mapping[str, pa.DataType | None], schema: pa.Schema) -> str | 
             return f"no field '{field.name}'"
         kind = found[field.name]
         if kind is not None and not _goes_into(kind, field.type):
-            return f"field '{field.name}': expected {field.type}, found {kind}"
+            return f"field '{field.name}': expected {field.type}, found {str(kind).replace('large_', '')}"
     return None
 
 

@@ -24,7 +24,6 @@ from batchinfer.streaming.formats._columns import Columns, conform, kept_rows, m
 from batchinfer.streaming.formats._cursors import ALL, Cursors, Payloads, zigzag
 from batchinfer.streaming.formats._registry import SchemaRegistry
 
-FRAME_BYTES = 5
 NO_VALUE = "the message has no value"
 _NO_FRAME = "the value does not begin with the id of a schema (a zero byte and four more)"
 _DEEPEST = 16

@@ -31,6 +31,9 @@ _ATTEMPTS = 4
 _PAUSE_S = 0.2
 """Before the second attempt; each further pause is twice as long."""
 _UNKNOWN_S = 30.0
+_MOST_UNKNOWN = 10_000
+_NOT_FOUND = (40401, 40402, 40403)
+"""The codes of a subject, version or schema that is not there: any other 404 is of something that is no registry."""
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -104,6 +107,8 @@ class SchemaRegistry:
             try:
                 answer = self._get(f"/schemas/ids/{number}" + (f"?format={form}" if form else ""))
             except InputError as e:
+                if len(self._unknown) >= _MOST_UNKNOWN:  # whoever sends noise must not fill the memory
+                    self._unknown.clear()
                 self._unknown[key] = (self._clock() + _UNKNOWN_S, f"schema {number} is not in the registry")
                 raise InputError(self._unknown[key][1], schema_id=number) from e
             self._schemas[key] = _registered(answer)
@@ -127,7 +132,7 @@ class SchemaRegistry:
 
     def named(self, number: int) -> str:
         """An id in words, with a subject and version that it is registered as, as far as the registry tells."""
-        with suppress(InputError):
+        with suppress(InputError, RegistryRefused):
             for subject, version in self._places(number):
                 return f"schema {number} ({subject}, version {version})"
         return f"schema {number}"
@@ -135,7 +140,7 @@ class SchemaRegistry:
     def siblings(self, number: int) -> list[int]:
         """The other schemas of an id's subjects, the latest first."""
         found: dict[int, None] = {}
-        with suppress(InputError):
+        with suppress(InputError, RegistryRefused):
             for subject, _ in self._places(number):
                 path = f"/subjects/{urllib.parse.quote(subject, safe='')}/versions"
                 for version in sorted(self._get(path), reverse=True):
@@ -175,7 +180,9 @@ class SchemaRegistry:
         raise AssertionError("the last attempt returns or raises")
 
     def _ask_once(self, path: str, body: bytes | None) -> Any:
-        request = urllib.request.Request(self.url + path, body, _headers())
+        request = urllib.request.Request(self.url + path, body, {"Accept": _MEDIA, "Content-Type": _MEDIA})
+        if credentials := _credentials():
+            request.add_unredirected_header("Authorization", credentials)
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_s, context=self._tls) as answer:
                 return json.loads(answer.read())
@@ -190,13 +197,14 @@ class SchemaRegistry:
 
     def _refusal(self, error: urllib.error.HTTPError, path: str) -> BatchinferError:
         try:
-            says = str(json.loads(error.read()).get("message", ""))
+            answer = json.loads(error.read())
+            code, says = answer.get("error_code"), f": {answer.get('message', '')}"
         except (OSError, ValueError, AttributeError):
-            says = ""
-        told = f"{self.url}{path}: the schema registry answers {error.code}{': ' if says else ''}{says}"
+            code, says = None, ""
+        told = f"{self.url}{path}: the schema registry answers {error.code}{says}"
         if error.code in _AGAIN:
             return RegistryUnavailable(told, url=self.url, status=error.code)
-        if error.code in {404, 409, 422}:
+        if error.code in {409, 422} or (error.code == 404 and code in _NOT_FOUND):
             return InputError(told, url=self.url, status=error.code)
         step = f"set {USER} and {PASSWORD}, or {TOKEN}" if error.code in {401, 403} else ""
         return RegistryRefused(told, next_step=step, url=self.url, status=error.code)
@@ -210,14 +218,13 @@ def _registered(answer: Mapping[str, Any]) -> Registered:
     return Registered(answer.get("schemaType") or "AVRO", answer["schema"], references)
 
 
-def _headers() -> dict[str, str]:
-    headers = {"Accept": _MEDIA, "Content-Type": _MEDIA}
+def _credentials() -> str:
     if token := os.environ.get(TOKEN):
-        headers["Authorization"] = f"Bearer {token}"
-    elif user := os.environ.get(USER):
+        return f"Bearer {token}"
+    if user := os.environ.get(USER):
         pair = f"{user}:{os.environ.get(PASSWORD, '')}".encode()
-        headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
-    return headers
+        return f"Basic {base64.b64encode(pair).decode()}"
+    return ""
 
 
 def _tls(settings: Mapping[str, Any]) -> ssl.SSLContext:

@@ -197,3 +197,17 @@ def test_columns_that_a_format_cannot_hold_are_refused_by_name(registry: TestReg
     with pytest.raises(InputError, match="incompatible"):
         opened("avro", pa.schema([("other", pa.float32())]))
     registry.incompatible = False
+
+
+@pytest.mark.parametrize(
+    ("stated", "reason"),
+    [
+        ({"kind": "json", "schema_file": "a.avsc"}, "json needs neither"),
+        ({"kind": "avro", "schema_file": "a.avsc", "registry": "http://r"}, "two sources of schemas"),
+        ({"kind": "avro", "schema_file": "a.avsc", "message": "a.B"}, "message names a type"),
+        ({"kind": "avro", "registry": "http://u:s3cret@r"}, "states a password"),
+    ],
+)
+def test_a_format_has_one_source_of_schemas_and_no_secret(stated: dict[str, str], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        FormatSpec.model_validate(stated)

@@ -71,6 +71,11 @@ def test_credentials_come_from_the_environment_and_stand_in_no_error(
     assert registry.requests[-1][2] == "Bearer t0ken"
 
 
+def test_a_server_that_is_no_registry_is_no_fault_of_a_message(registry: TestRegistry) -> None:
+    with pytest.raises(RegistryRefused, match="answers 404"):
+        SchemaRegistry(registry.url + "/elsewhere").schema(1)
+
+
 def test_settings_that_cannot_work_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="states a password") as raised:
         SchemaRegistry("https://reader:s3cret@registry:8081")
