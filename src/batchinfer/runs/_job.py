@@ -36,6 +36,7 @@ from batchinfer.runs._records import RunRecords
 from batchinfer.runs._report import RunReport
 from batchinfer.runs._work import RunWork, check_visible
 from batchinfer.runs._worker import Staging
+from batchinfer.secrets import without_secrets
 from batchinfer.spec import PipelineSpec
 from batchinfer.store import ResultsStore, open_store, read_receipt
 
@@ -133,7 +134,8 @@ def run_plan(
         status = "unknown" if isinstance(e, CommitUnknown) else "failed"
         seconds = time.perf_counter() - started
         told = e.fields.get("report") if isinstance(e, BatchinferError) else None
-        failed = (told or report).with_(status=status, seconds=round(seconds, 3), error=str(e) or repr(e))
+        said = without_secrets(str(e) or repr(e))
+        failed = (told or report).with_(status=status, seconds=round(seconds, 3), error=said)
         failed = failed.with_(alerts=tell(spec, records, failed, e))
         records.write(failed)
         if isinstance(e, BatchinferError):

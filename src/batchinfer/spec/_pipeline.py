@@ -251,6 +251,16 @@ class PipelineSpec(_Section):
         return self
 
     @model_validator(mode="after")
+    def _no_location_states_a_password(self) -> PipelineSpec:
+        locations = {"input.path": self.input.path, "registry": self.registry, "model": self.model}
+        if self.drift is not None:
+            locations["drift.reference"] = self.drift.reference
+        for key, location in locations.items():
+            if location is not None and holds_password(location):
+                raise ValueError(f"{key}: states a password; credentials come from the environment")
+        return self
+
+    @model_validator(mode="after")
     def _sensitive_columns_are_kept_so(self) -> PipelineSpec:
         sensitive, kept = self.input.sensitive, [*self.input.key, *self.output.carry]
         if named := sorted(sensitive.keys() & set(self.output.partition_by)):
