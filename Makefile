@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 POSTGRES_ABSENT := ! command -v postgres >/dev/null && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1
 
-.PHONY: help setup postgresql demo test coverage torture airflow-test check lint-ops format bench bench-peers constraints pyfiles clean
+.PHONY: help setup postgresql demo test coverage torture stream-torture airflow-test check lint-ops format bench bench-peers constraints pyfiles clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ coverage: $(INSTALLED) ## Run the tests and hold their coverage against the floo
 torture: $(INSTALLED) ## Run the seeded fault tests whole (minutes)
 	BATCHINFER_TORTURE=all $(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults tests/conformance/test_stores.py \
 		tests/integration/test_sensitive.py $(ARGS)
+
+stream-torture: $(INSTALLED) ## Kill members of a stream and its broker a hundred times (minutes; Java and Maven)
+	BATCHINFER_TORTURE=all $(BIN)/python -m pytest tests/faults/test_stream.py tests/integration/stream $(ARGS)
 
 airflow-test: $(INSTALLED) ## Run the DAGs under Airflow's scheduler, and train anew (minutes)
 	BATCHINFER_AIRFLOW=1 $(BIN)/python -m pytest tests/integration/airflow $(ARGS)
