@@ -205,7 +205,7 @@ def _sinks(client: Client, plan: StreamPlan, consumer: Consumer) -> list[Sink]:
     )
     sink = TopicSink(
         topics,
-        open_encoder(plan.score.path.result_schema),
+        open_encoder(plan.score.path.result_schema, stream.output_format, stream.output_topic or ""),
         lambda: client.producer(transactional_id),
         own_id=stream.instance_id is None,
         committed=consumer.committed,
