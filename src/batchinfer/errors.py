@@ -20,6 +20,7 @@
     │   ├── WorkerLost                           a worker process died on a unit, each time it was tried
     │   ├── BrokerRefused                        Kafka says no, and will again: rights, names, settings
     │   │   └── MessageTooLarge                  a message is larger than its topic takes
+    │   ├── RegistryRefused                      the schema registry says no, and will again
     │   └── ProducerFenced                       another stream has taken this one's transactional id
     ├── Interrupted                     exit 130 stopped by the user; a rerun goes on from here
     └── Transient                       exit 75  try again: nothing is wrong with the work itself
@@ -31,12 +32,14 @@
             └── GroupFenced                      the partitions are another member's by now
 
 Every error carries its fields as keyword arguments, and survives pickling with them: errors cross process
-boundaries on every engine but the local one.
+boundaries on every engine but the local one. Neither message nor fields hold a secret: see `batchinfer.secrets`.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
+
+from batchinfer.secrets import values_without_secrets, without_secrets
 
 __all__ = [
     "BatchinferError",
@@ -59,6 +62,7 @@ __all__ = [
     "NoInput",
     "ProducerFenced",
     "QualityGate",
+    "RegistryRefused",
     "RegistryUnavailable",
     "RunFailed",
     "SpecError",
@@ -83,10 +87,11 @@ class BatchinferError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, next_step: str = "", **fields: Any) -> None:
+        message = without_secrets(message)
         super().__init__(message)
         self.message = message
-        self.next_step = next_step
-        self.fields = fields
+        self.next_step = without_secrets(next_step)
+        self.fields = {name: values_without_secrets(value) for name, value in fields.items()}
 
     def __str__(self) -> str:
         return f"{self.message}\n  → {self.next_step}" if self.next_step else self.message
@@ -195,6 +200,10 @@ class MessageTooLarge(BrokerRefused):
 
 class ProducerFenced(RunFailed):
     """Another producer has the same transactional id. What this one had under way is aborted."""
+
+
+class RegistryRefused(RunFailed):
+    """The schema registry refuses, and would again: credentials, rights, a wrong address."""
 
 
 class Interrupted(BatchinferError):

@@ -86,7 +86,7 @@ def _value(key: str, text: str) -> Any:
     except yaml.YAMLError as e:
         problem = getattr(e, "problem", None) or "cannot be read"
         raise UsageError(
-            f"--set {key}={text}: not a YAML value: {problem}",
+            f"--set {key}=…: not a YAML value: {problem}",
             next_step="put quotes around it: --set 'KEY=\"VALUE\"'",
             key=key,
         ) from e

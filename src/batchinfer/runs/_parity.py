@@ -24,7 +24,7 @@ from batchinfer.runs._stream_table import open_table
 from batchinfer.runs._stream_window import Bound, TopicReader, Window, by_source, sources, told
 from batchinfer.runs._work import RunWork
 from batchinfer.runs._worker import Staging
-from batchinfer.spec import AlertsSpec, EngineSpec, FormatSpec, PipelineSpec, QualitySpec
+from batchinfer.spec import AlertsSpec, EngineSpec, PipelineSpec, QualitySpec
 from batchinfer.store import StreamedTable, in_window, open_store
 from batchinfer.streaming import Client, open_client, open_decoder
 
@@ -140,7 +140,7 @@ def _from_table(plan: StreamPlan, window: Window) -> pa.Table:
 def _from_topic(plan: StreamPlan, client: Client, window: Window) -> pa.Table:
     """The predictions of a window. Nothing says where in the topic they are: all of it is read."""
     schema = table_schema(plan.score.path.result_schema, ())
-    decoder = open_decoder(schema, FormatSpec(), plan.spec.folder)
+    decoder = open_decoder(schema, plan.stream.output_format, plan.spec.folder)
     output = plan.stream.output_topic
     assert output is not None
     pieces = []
@@ -237,7 +237,15 @@ def _held(sink: str, plan: StreamPlan, window: Window, written: pa.Table, batch:
     for model in models or {plan.scorer.identity: 0}:
         scored = batch.score(plan.spec.model if model == plan.scorer.identity else model, model)
         mine = written.filter(pc.equal(written[MODEL], model))
-        total = total.joined(compare(mine, scored, names, columns, as_json=sink == "topic"))
+        total = total.joined(
+            compare(
+                mine,
+                scored,
+                names,
+                columns,
+                as_json=sink == "topic" and plan.stream.output_format.kind == "json",
+            )
+        )
         # A message without a row is missed where each of the models that were live gives it one.
         lacking = np.setdiff1d(keys_of(scored, names), there, assume_unique=True)
         absent = lacking if absent is None else np.intersect1d(absent, lacking, assume_unique=True)

@@ -87,7 +87,8 @@ class ConfluentClient:
                 if name in _OURS:
                     told = f"state {_OURS[name]} instead" if _OURS[name] else "what it says is fixed"
                     raise SpecError(f"stream: '{name}' cannot be set: {told}", key=name)
-        self._base = {"bootstrap.servers": spec.bootstrap_servers, **spec.settings}
+        # librdkafka warns of what it does again by itself; what it cannot mend comes as an error.
+        self._base = {"bootstrap.servers": spec.bootstrap_servers, "log_level": 3, **spec.settings}
         self._admin_client: admin.AdminClient | None = None
 
     def consumer(self, group: str) -> ConfluentConsumer:
@@ -115,7 +116,7 @@ class ConfluentClient:
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
         }
-        return ConfluentConsumer(_made(ck.Consumer, {**defaults, **settings, **fixed}))
+        return ConfluentConsumer(_made(ck.Consumer, {**defaults, **settings, **fixed}), lambda: self._admin)
 
     def producer(self, transactional_id: str | None) -> ConfluentProducer:
         """See `Client.producer`."""
@@ -177,8 +178,9 @@ class ConfluentClient:
 class ConfluentConsumer:
     """See `batchinfer.streaming.Consumer`."""
 
-    def __init__(self, consumer: ck.Consumer) -> None:
+    def __init__(self, consumer: ck.Consumer, client: Callable[[], admin.AdminClient]) -> None:
         self._consumer = consumer
+        self._admin = client
         self._next: dict[TopicPartition, int] = {}
         self._assigned: set[TopicPartition] = set()
         self._rebalances = 0
@@ -296,11 +298,11 @@ class ConfluentConsumer:
 
     def begin_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """See `Consumer.begin_offsets`."""
-        return {p: self._watermarks(p)[0] for p in partitions}
+        return self._listed(partitions, admin.OffsetSpec.earliest())
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """See `Consumer.end_offsets`."""
-        return {p: self._watermarks(p)[1] for p in partitions}
+        return self._listed(partitions, admin.OffsetSpec.latest())
 
     def known_ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """See `Consumer.known_ends`."""
@@ -312,13 +314,23 @@ class ConfluentConsumer:
                 ends[partition] = int(found[1])
         return ends
 
-    def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
-        asked = ck.TopicPartition(partition.topic, partition.partition)
-        found = _patiently(
-            lambda: self._consumer.get_watermark_offsets(asked, timeout=10), f"the ends of {partition}"
-        )
-        low, high = found
-        return int(low), int(high)
+    def _listed(
+        self, partitions: Sequence[TopicPartition], which: admin.OffsetSpec
+    ) -> dict[TopicPartition, int]:
+        # Not by `get_watermark_offsets`: it was seen to give the end of a partition for its begin, under load.
+        if not partitions:
+            return {}
+        asked = {ck.TopicPartition(p.topic, p.partition): which for p in partitions}
+
+        def ask() -> dict[TopicPartition, int]:
+            answers = self._admin().list_offsets(
+                asked, isolation_level=ck.IsolationLevel.READ_COMMITTED, request_timeout=10
+            )
+            return {
+                TopicPartition(p.topic, p.partition): int(a.result(15).offset) for p, a in answers.items()
+            }
+
+        return _patiently(ask, "the first and last offsets")
 
     def commit(self, offsets: Offsets) -> None:
         """See `Consumer.commit`."""

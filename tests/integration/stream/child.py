@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import sys
 import threading
@@ -34,6 +35,7 @@ def main() -> None:
     asked = parser.parse_args()
     spec = load_spec(asked.spec)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    faulthandler.dump_traceback_later(_PATIENCE_SECONDS / 2)
     stop = threading.Event()
     threading.Timer(_PATIENCE_SECONDS, stop.set).start()  # one that never comes to its step ends, and says so
     with ExitStack() as faults:
