@@ -178,9 +178,8 @@ class ConfluentClient:
 class ConfluentConsumer:
     """See `batchinfer.streaming.Consumer`."""
 
-    def __init__(self, consumer: ck.Consumer, client: Callable[[], admin.AdminClient]) -> None:
+    def __init__(self, consumer: ck.Consumer) -> None:
         self._consumer = consumer
-        self._admin = client
         self._next: dict[TopicPartition, int] = {}
         self._assigned: set[TopicPartition] = set()
         self._rebalances = 0
@@ -298,11 +297,11 @@ class ConfluentConsumer:
 
     def begin_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """See `Consumer.begin_offsets`."""
-        return self._listed(partitions, admin.OffsetSpec.earliest())
+        return {p: self._watermarks(p)[0] for p in partitions}
 
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """See `Consumer.end_offsets`."""
-        return self._listed(partitions, admin.OffsetSpec.latest())
+        return {p: self._watermarks(p)[1] for p in partitions}
 
     def known_ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """See `Consumer.known_ends`."""
@@ -314,23 +313,13 @@ class ConfluentConsumer:
                 ends[partition] = int(found[1])
         return ends
 
-    def _listed(
-        self, partitions: Sequence[TopicPartition], which: admin.OffsetSpec
-    ) -> dict[TopicPartition, int]:
-        # Not by `get_watermark_offsets`: it was seen to give the end of a partition for its begin, under load.
-        if not partitions:
-            return {}
-        asked = {ck.TopicPartition(p.topic, p.partition): which for p in partitions}
-
-        def ask() -> dict[TopicPartition, int]:
-            answers = self._admin().list_offsets(
-                asked, isolation_level=ck.IsolationLevel.READ_COMMITTED, request_timeout=10
-            )
-            return {
-                TopicPartition(p.topic, p.partition): int(a.result(15).offset) for p, a in answers.items()
-            }
-
-        return _patiently(ask, "the first and last offsets")
+    def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
+        asked = ck.TopicPartition(partition.topic, partition.partition)
+        found = _patiently(
+            lambda: self._consumer.get_watermark_offsets(asked, timeout=10), f"the ends of {partition}"
+        )
+        low, high = found
+        return int(low), int(high)
 
     def commit(self, offsets: Offsets) -> None:
         """See `Consumer.commit`."""
