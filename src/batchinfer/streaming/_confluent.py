@@ -116,7 +116,7 @@ class ConfluentClient:
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
         }
-        return ConfluentConsumer(_made(ck.Consumer, {**defaults, **settings, **fixed}), lambda: self._admin)
+        return ConfluentConsumer(_made(ck.Consumer, {**defaults, **settings, **fixed}))
 
     def producer(self, transactional_id: str | None) -> ConfluentProducer:
         """See `Client.producer`."""
