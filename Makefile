@@ -44,7 +44,7 @@ coverage: $(INSTALLED) ## Run the tests and hold their coverage against the floo
 
 torture: $(INSTALLED) ## Run the seeded fault tests whole (minutes)
 	BATCHINFER_TORTURE=all $(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults tests/conformance/test_stores.py \
-		tests/integration/test_sensitive.py tests/integration/stream/test_tables.py $(ARGS)
+		tests/integration/test_sensitive.py $(ARGS)
 
 stream-torture: $(INSTALLED) ## Kill members of a stream and its broker a hundred times (minutes; Java and Maven)
 	BATCHINFER_TORTURE=all $(BIN)/python -m pytest tests/faults/test_stream.py tests/integration/stream $(ARGS)

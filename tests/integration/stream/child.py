@@ -37,7 +37,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     faulthandler.dump_traceback_later(_PATIENCE_SECONDS / 2)
     stop = threading.Event()
-    threading.Timer(_PATIENCE_SECONDS, stop.set).start()  # one that never comes to its step ends, and says so
+    patience = threading.Timer(
+        _PATIENCE_SECONDS, stop.set
+    )  # one that never comes to its step ends, and says so
+    patience.daemon = True
+    patience.start()
     with ExitStack() as faults:
         if asked.die_at:
             delta, postgres, when, call = STEPS[asked.die_at]
