@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 POSTGRES_ABSENT := ! command -v postgres >/dev/null && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1
 
-.PHONY: help setup postgresql demo test coverage torture stream-torture airflow-test check format bench bench-peers constraints pyfiles clean
+.PHONY: help setup postgresql demo test coverage torture stream-torture airflow-test check lint-ops format bench bench-peers constraints pyfiles clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -22,7 +22,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "batchinfer needs Python 3.11 or newer: make PYTHON=python3.11 …"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[cpu,dev,convert,quality,drift,spark,dask,airflow,postgres,kafka]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[cpu,dev,convert,quality,drift,spark,dask,airflow,postgres,metrics,lineage,kafka]'
 	@touch $@
 
 setup: $(INSTALLED) ## Set up .venv with all that demo, test and check need
@@ -57,6 +57,9 @@ check: $(INSTALLED) ## Lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lint-ops: $(INSTALLED) ## Lint images, compose stack, rules, dashboards and manifests; says which tools are absent
+	@$(BIN)/python docker/lint.py
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix-only --quiet .

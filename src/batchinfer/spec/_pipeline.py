@@ -101,6 +101,46 @@ class AlertsSpec(_Section):
     command: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
 
 
+_HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/]")]
+
+
+def _without_password(key: str, url: str | None) -> None:
+    if url is not None and holds_password(url):
+        raise ValueError(f"{key}: states a password, which would be seen in logs and reports")
+
+
+class MetricsSpec(_Section):
+    """Where each run's metrics go: a folder of Prometheus' textfile collector, a push gateway, or both.
+
+    Where one is not stated, the environment's BATCHINFER_METRICS_TEXTFILE or BATCHINFER_METRICS_PUSH_GATEWAY is
+    taken.
+    """
+
+    textfile: Annotated[str, Field(min_length=1)] | None = None
+    push_gateway: _HttpUrl | None = None
+
+    @model_validator(mode="after")
+    def _has_no_password(self) -> MetricsSpec:
+        _without_password("metrics.push_gateway", self.push_gateway)
+        return self
+
+
+class LineageSpec(_Section):
+    """Who hears of each run as OpenLineage events, and the namespace of the job.
+
+    Without `url` it is the environment's OPENLINEAGE_URL, and nobody where there is none; without `namespace`
+    its OPENLINEAGE_NAMESPACE, else batchinfer.
+    """
+
+    url: _HttpUrl | None = None
+    namespace: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _has_no_password(self) -> LineageSpec:
+        _without_password("lineage.url", self.url)
+        return self
+
+
 class EngineSpec(_Section):
     """Which engine maps the worker over the units, and the engines' options.
 
@@ -210,7 +250,8 @@ class ScheduleSpec(_Section):
         return self
 
 
-_NOT_IN_DIGEST = {"model", "registry", "engine", "alerts", "schedule", "stream"}
+_NOT_OF_THE_WORK = {"model", "registry", "engine", "alerts", "metrics", "lineage", "schedule", "stream"}
+"""Sections that change nothing of what a run writes; see `PipelineSpec.digest`."""
 
 
 class PipelineSpec(_Section):
@@ -225,6 +266,8 @@ class PipelineSpec(_Section):
     quality: QualitySpec = QualitySpec()
     drift: DriftSpec | None = None
     alerts: AlertsSpec = AlertsSpec()
+    metrics: MetricsSpec = MetricsSpec()
+    lineage: LineageSpec = LineageSpec()
     engine: EngineSpec = EngineSpec()
     schedule: ScheduleSpec | None = None
     stream: StreamSpec | None = None
@@ -319,14 +362,14 @@ class PipelineSpec(_Section):
         """sha256 over all that can change what a run writes, the transform's and the suite's source included.
 
         The model is left out (it has a digest of its own), and so are the registry, the engine, the alerts, the
-        schedule and the stream, which change where, when and how fast a row is scored and who hears of it. None
-        of them changes a bit of what a CPU writes; a GPU rounds otherwise, and the options of its providers, which
-        can do more, are included.
+        metrics, the lineage, the schedule and the stream, which change where, when and how fast a row is scored and
+        who hears of it. None of them changes a bit of what a CPU writes; a GPU rounds otherwise, and the options of
+        its providers, which can do more, are included.
 
         Raises:
             SpecError: the transform or the suite cannot be read.
         """
-        stated = self.model_dump(mode="json", exclude=_NOT_IN_DIGEST)
+        stated = self.model_dump(mode="json", exclude=_NOT_OF_THE_WORK)
         if self.engine.changes_scores:
             stated["engine"] = self.engine.changes_scores
         for name, file in {"transform": self.transform_file, "quality.suite": self.suite_file}.items():

@@ -150,7 +150,7 @@ _results = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(_results, max_size=4))
 @pytest.mark.parametrize("kind", ["avro", "protobuf"])
 def test_predictions_are_read_back_as_they_were_written(

@@ -177,7 +177,7 @@ def rows(decoded: Decoded) -> list[dict[str, Any]]:
     return list(decoded.batch.to_pylist())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.lists(_messages, min_size=1, max_size=3), min_size=1, max_size=4))
 def test_every_type_is_read_as_protobuf_does_also_from_messages_in_pieces(
     every: Decoder, pieces: list[list[dict[str, Any]]]
@@ -188,7 +188,7 @@ def test_every_type_is_read_as_protobuf_does_also_from_messages_in_pieces(
     assert repr(rows(decoded)) == repr([read_by_protobuf(message) for message in messages])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(_messages, st.data())
 def test_a_damaged_message_is_judged_as_protobuf_judges_it_and_its_neighbours_stand(
     every: Decoder, content: dict[str, Any], data: st.DataObject
