@@ -89,7 +89,8 @@ class ConfluentClient:
                 if name in _OURS:
                     told = f"state {_OURS[name]} instead" if _OURS[name] else "what it says is fixed"
                     raise SpecError(f"stream: '{name}' cannot be set: {told}", key=name)
-        self._base = {"bootstrap.servers": spec.bootstrap_servers, **spec.settings}
+        # librdkafka warns of what it does again by itself; what it cannot mend comes as an error.
+        self._base = {"bootstrap.servers": spec.bootstrap_servers, "log_level": 3, **spec.settings}
         self._admin_client: admin.AdminClient | None = None
         self._denied: list[ck.KafkaError] = []
 

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchinfer.core import arrays
-from batchinfer.errors import SpecError
 from batchinfer.spec import FormatSpec
 from batchinfer.streaming._json_strict import Field, Unreadable, fault, normal
 from batchinfer.streaming._ports import Decoded
@@ -218,17 +217,23 @@ def _read_as(field: pa.Field) -> pl.DataType:
         or pa.types.is_fixed_size_list(field.type)
     ):
         return pl.List(_read_as(pa.field(field.name, field.type.value_type)))
-    if Field.of(field).kind in {"text", "time"}:
-        return pl.String()
-    raise SpecError(
-        f"stream.columns: '{field.name}' is {field.type}, which JSON messages cannot hold here",
-        next_step="another format holds it: stream.format",
-        column=field.name,
-    )
+    return pl.String()  # texts, dates and times
 
 
 def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    return column.cast(kind)
+    """As Arrow casts, but for lists of a fixed size: there, casting some lists from Polars ends the process."""
+    if not pa.types.is_fixed_size_list(kind):
+        return column.cast(kind)
+    size = kind.list_size
+    lengths, _ = arrays.to_numpy(pc.fill_null(pc.list_value_length(column), size))
+    if (lengths != size).any():
+        raise pa.ArrowInvalid(f"lists of other lengths than {size}")
+    starts = arrays.to_numpy(column.offsets)[0][:-1].astype(np.int64)
+    places = (starts[:, None] + np.arange(size)).reshape(-1)
+    null = arrays.to_numpy(pc.is_null(column))[0]
+    absent = np.repeat(null, size)
+    values = column.values.take(pa.array(np.where(absent, 0, places), mask=absent)).cast(kind.value_type)
+    return pa.FixedSizeListArray.from_arrays(values, type=kind, mask=pa.array(null))
 
 
 def _taken(values: pa.Array, places: npt.NDArray[np.int64]) -> pa.Array:

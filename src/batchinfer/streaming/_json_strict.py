@@ -9,6 +9,8 @@ from typing import Any, Literal, Self
 import numpy as np
 import pyarrow as pa
 
+from batchinfer.errors import SpecError
+
 _MOST_WORDS = 60
 
 
@@ -40,7 +42,13 @@ class Field:
             return cls("list", kind)
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             return cls("text", kind)
-        return cls("time", kind)
+        if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
+            return cls("time", kind)
+        raise SpecError(
+            f"stream.columns: '{field.name}' is {kind}, which JSON messages cannot hold here",
+            next_step="another format may hold it: stream.format",
+            column=field.name,
+        )
 
 
 class _Twice(ValueError):
