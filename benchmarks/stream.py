@@ -9,7 +9,7 @@ JSON of about 220 bytes with 13 features, on a machine that the embedded broker 
     backlog   messages/s of `batchinfer stream --until-end`, exactly once, from the first poll to the last commit,
               beside the model's own rate on all cores
     latency   at a steady rate, from a message's timestamp to the commit of its prediction: p50 and p99
-    memory    resident memory of the service at 1/5, and at all, of `--memory-records`
+    memory    peak resident memory of the service in each fifth of `--memory-records`, each a backlog
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -255,22 +256,51 @@ def latency(options: Any, work: Path, values: list[bytes]) -> Figures:
 
 
 def memory(options: Any, work: Path, values: list[bytes]) -> Figures:
-    """The broker keeps all in memory too: messages are fed while the stream works them off."""
+    """Fed in fifths, each a backlog that fills all buffers; the broker keeps the messages in memory too."""
     fifth = options.memory_records // 5
-    resident: list[int] = []
+    peaks: list[int] = []
     with broker(lambda servers: write_spec(work, options, servers)) as (running, spec):
         process = streamed(spec)
         for _ in range(5):
-            fill(running.bootstrap_servers, values, fifth)
-            time.sleep(fifth / 60_000)
-            resident.append(resident_bytes(process.pid))
+            peak, done = 0, threading.Event()
+            feeding = threading.Thread(target=_feed, args=(running.bootstrap_servers, values, fifth, done))
+            feeding.start()
+            while not done.wait(0.1):
+                peak = max(peak, resident_bytes(process.pid))
+            feeding.join()
+            peaks.append(peak)
         process.send_signal(signal.SIGTERM)
         found = report_of(process)
-    growth = resident[-1] / resident[0]
-    rows = [[f"after {fifth * (n + 1):,}", f"{size / 1e6:,.0f} MB"] for n, size in enumerate(resident)]
+    growth = peaks[-1] / peaks[0]
+    rows = [
+        [f"messages {fifth * n:,} to {fifth * (n + 1):,}", f"{size / 1e6:,.0f} MB"]
+        for n, size in enumerate(peaks)
+    ]
     rows.append([f"{found['messages']['read']:,} messages", f"×{growth:.2f}  {verdict(growth, MEMORY_GOAL)}"])
-    table("Resident memory of the service", ["", ""], rows)
-    return {"resident_bytes": resident, "messages": found["messages"]["read"]}
+    table("Peak resident memory of the service", ["", ""], rows)
+    return {"peak_bytes": peaks, "messages": found["messages"]["read"]}
+
+
+def _feed(servers: str, values: list[bytes], records: int, done: threading.Event) -> None:
+    """Produce, and wait until as much has been committed."""
+    from confluent_kafka import Consumer, TopicPartition
+
+    reader = Consumer(
+        {"bootstrap.servers": servers, "group.id": "watch", "isolation.level": "read_committed"}
+    )
+
+    def ends(topic: str) -> int:
+        return sum(reader.get_watermark_offsets(TopicPartition(topic, n), timeout=10)[1] for n in range(2))
+
+    try:
+        before = ends("out")
+        fill(servers, values, records)
+        until = time.monotonic() + 300
+        while ends("out") - before < records and time.monotonic() < until:
+            time.sleep(0.5)
+    finally:
+        reader.close()
+        done.set()
 
 
 def resident_bytes(pid: int) -> int:
