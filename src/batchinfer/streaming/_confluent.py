@@ -75,6 +75,13 @@ _GROUP_FENCED = {
     _E._ASSIGNMENT_LOST,
 }
 _DENIED = {_E._AUTHENTICATION, _E._SSL}
+_NO_RIGHT = {
+    _E.TOPIC_AUTHORIZATION_FAILED,
+    _E.GROUP_AUTHORIZATION_FAILED,
+    _E.CLUSTER_AUTHORIZATION_FAILED,
+    _E.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+}
+"""Fatal to a producer too, and yet nothing to do again."""
 _PRODUCER_FENCED = {_E._FENCED, _E.INVALID_PRODUCER_EPOCH, _E.PRODUCER_FENCED}
 _TOO_LARGE = {_E.MSG_SIZE_TOO_LARGE, _E.RECORD_LIST_TOO_LARGE}
 
@@ -475,7 +482,7 @@ class ConfluentProducer:
     def close(self) -> None:
         """See `Producer.close`."""
         self._producer.purge()
-        self._producer.close()
+        _called(self._producer.close, "closing the producer")
 
 
 def _records(messages: list[Any]) -> Records:
@@ -546,6 +553,10 @@ def _patiently(call: Callable[[], _Found], what: str) -> _Found:
 def _translated(error: ck.KafkaError, what: str) -> Exception:
     said, code = f"{what}: {error.str()}", error.code()
     facts = {"code": error.name()}
+    if code in _NO_RIGHT:
+        return BrokerRefused(
+            said, next_step="docs/kafka-security.md lists the rights that a stream needs", **facts
+        )
     if code in _PRODUCER_FENCED:
         return ProducerFenced(
             said, next_step="another stream has the same stream.instance_id: give each its own", **facts

@@ -71,12 +71,33 @@ def secured(tmp_path: Path) -> Iterator[Secured]:
             f"{JAAS}.oauthbearer.OAuthBearerLoginModule required;"
         ),
     }
+    settings |= {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS;User:CN=client",
+    }
     with kafka.broker({"SASL_SSL": sasl, "SSL": tls}, **settings) as broker:
         client = admin.AdminClient({"bootstrap.servers": broker.bootstrap_servers})
         scram = admin.ScramCredentialInfo(admin.ScramMechanism.SCRAM_SHA_512, 4096)
         user = admin.UserScramCredentialUpsertion("scorer", scram, SECRET.encode())
         client.alter_user_scram_credentials([user])["scorer"].result(20)
         yield Secured(broker, f"127.0.0.1:{sasl}", f"127.0.0.1:{tls}", tmp_path)
+
+
+def allow(broker: kafka.Broker, kind: Any, name: str, *operations: str) -> None:
+    """Let the user `scorer` do so with everything whose name begins so."""
+    client = admin.AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    for operation in operations:
+        right = admin.AclBinding(
+            kind,
+            name,
+            admin.ResourcePatternType.PREFIXED,
+            "User:scorer",
+            "*",
+            admin.AclOperation[operation],
+            admin.AclPermissionType.ALLOW,
+        )
+        for made in client.create_acls([right]).values():
+            made.result(20)
 
 
 def test_streams_authenticate_as_documented_and_show_no_secret(
@@ -110,7 +131,21 @@ def test_streams_authenticate_as_documented_and_show_no_secret(
         stated = section(secured.broker, topics, settings=settings) | {"bootstrap_servers": servers}
         return stream(load_spec(pipeline.write_spec(stream=stated)), until_end=True).messages["predicted"]
 
-    for servers, settings in ((secured.sasl, scram), (secured.sasl, oauth), (secured.tls, mutual)):
+    # The rights of docs/kafka-security.md, and none more.
+    kinds = admin.ResourceType
+    allow(secured.broker, kinds.TOPIC, topics.input, "READ", "DESCRIBE")
+    for topic in (topics.output, topics.letters):
+        allow(secured.broker, kinds.TOPIC, topic, "WRITE", "DESCRIBE")
+    group = f"g-{topics.input}"
+    allow(secured.broker, kinds.GROUP, group, "READ")
+    produce(secured.broker, topics.input, (message(n) for n in range(20)))
+    with pytest.raises(BrokerRefused, match="lists the rights") as denied:
+        run(secured.sasl, scram)
+    assert "Transactional Id" in denied.value.message
+    allow(secured.broker, kinds.TRANSACTIONAL_ID, f"{group}-", "WRITE", "DESCRIBE")
+    assert run(secured.sasl, scram) == 20
+
+    for servers, settings in ((secured.sasl, oauth), (secured.tls, mutual)):
         produce(secured.broker, topics.input, (message(n) for n in range(20)))
         assert run(servers, settings) == 20, settings["security.protocol"]
     assert len(committed(secured.broker, topics.output)) == 60
