@@ -2,7 +2,7 @@
 
 The reader takes a line for a message, and refuses what is no object or no number of the column's type. It would let
 pass a number for a text, a field that is absent or stands twice, and half a surrogate pair: whether a message may
-have one of these is decided in bulk, and the few that may are read one by one (`_json_strict`).
+have one of these is decided in bulk (`_json_shape`), and the few that may are read one by one (`_json_strict`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from batchinfer.core import arrays
 from batchinfer.spec import FormatSpec
+from batchinfer.streaming._json_shape import suspects
 from batchinfer.streaming._json_strict import Field, Unreadable, fault, normal
 from batchinfer.streaming._ports import Decoded
 
@@ -38,7 +39,6 @@ class JsonDecoder:
         self._schema = schema
         self._fields = {field.name: Field.of(field) for field in schema}
         self._reads = pl.Schema({field.name: _read_as(field) for field in schema})
-        self._texts = [name for name, field in self._fields.items() if field.kind == "text"]
 
     def decode(self, values: pa.LargeBinaryArray) -> Decoded:
         """See `Decoder.decode`."""
@@ -52,7 +52,7 @@ class JsonDecoder:
         batch = self._read(values, places)
         if batch is None:
             places, batch = self._without_faults(values, places, rejected)
-        suspect = self._suspects(_taken(values, places), batch)
+        suspect = suspects(_taken(values, places), batch, self._fields)
         if suspect.any():
             batch, places = self._examined(values, places, batch, suspect, rejected)
         return Decoded(batch, places, sorted(rejected.items()))
@@ -125,33 +125,6 @@ class JsonDecoder:
             return [int(places[0])]
         middle = len(places) // 2
         return [*self._refused(values, places[:middle]), *self._refused(values, places[middle:])]
-
-    def _suspects(self, values: pa.LargeBinaryArray, batch: pa.RecordBatch) -> Mask:
-        """The rows whose message may have a fault that the reader does not see. A message without any has none."""
-        if not batch.num_rows:
-            return np.zeros(0, np.bool_)
-        text = pl.Series(values.view(pa.large_string()))  # the reader found it to be UTF-8
-        suspect = _holds(text, "\\ud") | _holds(text, "\\uD")
-        unlike = text.str.count_matches('":', literal=True).to_numpy() != len(self._fields)
-        for name, column in zip(self._schema.names, batch.columns, strict=True):
-            stated = f'"{_escaped(name)}":'
-            if unlike.any():  # further fields: then each of ours has to stand there once
-                rows = np.flatnonzero(unlike)
-                counts = text.gather(rows).str.count_matches(stated, literal=True).to_numpy()
-                suspect[rows[counts != 1]] = True
-            if column.null_count:
-                rows = np.flatnonzero(arrays.to_numpy(pc.is_null(column))[0])
-                suspect[rows[~_holds(text.gather(rows), stated)]] = True
-            if pa.types.is_floating(column.type):  # JSON has no infinity: it was a number beyond the type
-                view, _ = arrays.to_numpy(column)
-                suspect |= np.isinf(view)
-            if name in self._texts:
-                quoted = _holds(text, f'{stated} "')
-                if not quoted.all():
-                    quoted |= _holds(text, f'{stated}"')
-                if not quoted.all():
-                    suspect |= ~quoted & arrays.to_numpy(pc.is_valid(column))[0]
-        return suspect
 
     def _examined(
         self,
@@ -238,11 +211,3 @@ def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 def _taken(values: pa.Array, places: npt.NDArray[np.int64]) -> pa.Array:
     return values if len(places) == len(values) else values.take(arrays.from_numpy(places))
-
-
-def _holds(text: pl.Series, what: str) -> Mask:
-    return text.str.contains(what, literal=True).to_numpy()
-
-
-def _escaped(name: str) -> str:
-    return name.replace("\\", "\\\\").replace('"', '\\"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -83,7 +84,7 @@ def normal(value: bytes | None) -> bytes:
     return trimmed
 
 
-def fault(value: bytes, fields: dict[str, Field]) -> str | None:
+def fault(value: bytes, fields: Mapping[str, Field]) -> str | None:
     """What is wrong with a message; None where nothing is found."""
     try:
         found = json.loads(value, object_pairs_hook=_Pairs, parse_constant=_no_number)
