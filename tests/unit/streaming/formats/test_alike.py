@@ -172,6 +172,16 @@ def test_predictions_are_read_back_as_they_were_written(
         assert decoded.batch.column(name).to_pylist() == expected, name
 
 
+def test_a_list_that_holds_a_null_is_null(registry: TestRegistry) -> None:
+    schema = pa.schema([("a", pa.list_(pa.int64())), ("b", pa.list_(pa.float32(), 2))])
+    rows = [{"a": [1, 2], "b": [1.0, 2.0]}, {"a": [1, None], "b": None}, {"a": None, "b": [None, 3.0]}]
+    spec = FormatSpec(kind="avro", registry=registry.url)
+    batch = pa.RecordBatch.from_pylist(rows, schema=schema)
+    decoded = open_decoder(schema, spec, Path()).decode(open_encoder(schema, spec, "lists").encode(batch))
+    nothing = {"a": None, "b": None}
+    assert decoded.batch.to_pylist() == [rows[0], nothing, nothing]
+
+
 def _compile(registry: TestRegistry) -> None:
     """Let the registry answer for the schema's source with its descriptor, as real ones do."""
     for entry in registry.schemas:
