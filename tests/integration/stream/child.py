@@ -46,6 +46,8 @@ def main() -> None:
         if asked.die_at:
             delta, postgres, when, call = STEPS[asked.die_at]
             step = postgres if spec.output.store == "postgres" else delta
+            if step.endswith("._add"):
+                call = 1  # it is called with rows alone
             faults.enter_context(tripping(Fault(step, when, call), kill))
         print("ready", flush=True)
         stream(spec, stop=stop)
