@@ -20,7 +20,7 @@ import yaml
 
 from batchinfer.model import _certify
 from batchinfer.spec import PipelineSpec, load_spec
-from tests import postgres
+from tests import kafka, postgres
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +36,17 @@ def _short_sweeps() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_certify, "_SECONDS_A_SIZE", 0.005)
         yield
+
+
+@pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[kafka.Broker]:
+    """Apache Kafka, or the embedded broker where there is no Java: `real` says which.
+
+    Tests that take it stand in the group `kafka` (`pytestmark = pytest.mark.xdist_group("kafka")`), so that one
+    broker starts.
+    """
+    with kafka.broker() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

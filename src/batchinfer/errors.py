@@ -11,16 +11,25 @@
     │   ├── DigestMismatch                       the bundle is not the one that was added
     │   └── DeviceUnavailable                    the GPU that is to score cannot, and the CPU is no substitute
     ├── QualityGate                     exit 3   the input failed its checks; nothing was committed
+    │   └── ErrorBudgetSpent                     too many messages of a stream became dead letters
     ├── DriftGate                       exit 4   the world has changed; the predictions are committed
     ├── RunFailed                       exit 1   the run could not go on
     │   ├── LedgerError                          rows read and rows accounted for differ
     │   ├── StoreError                           the results store cannot take the rows
     │   ├── CommitRefused                        another run replaced the partition first
-    │   └── WorkerLost                           a worker process died on a unit, each time it was tried
+    │   ├── WorkerLost                           a worker process died on a unit, each time it was tried
+    │   ├── BrokerRefused                        Kafka says no, and will again: rights, names, settings
+    │   │   └── MessageTooLarge                  a message is larger than its topic takes
+    │   ├── RegistryRefused                      the schema registry says no, and will again
+    │   └── ProducerFenced                       another stream has taken this one's transactional id
     ├── Interrupted                     exit 130 stopped by the user; a rerun goes on from here
     └── Transient                       exit 75  try again: nothing is wrong with the work itself
         ├── InputChanged                         a file changed between the plan and the read
-        └── CommitUnknown                        the commit's outcome could not be learnt
+        ├── CommitUnknown                        the commit's outcome could not be learnt
+        ├── BrokerUnavailable                    no Kafka broker answers
+        ├── RegistryUnavailable                  the schema registry does not answer
+        └── TransactionAborted                   a Kafka transaction has to be done again
+            └── GroupFenced                      the partitions are another member's by now
 
 Every error carries its fields as keyword arguments, and survives pickling with them: errors cross process
 boundaries on every engine but the local one. Neither message nor fields hold a secret: see `batchinfer.secrets`.
@@ -34,22 +43,31 @@ from batchinfer.secrets import values_without_secrets, without_secrets
 
 __all__ = [
     "BatchinferError",
+    "BrokerRefused",
+    "BrokerUnavailable",
     "CommitRefused",
     "CommitUnknown",
     "DeviceUnavailable",
     "DigestMismatch",
     "DriftGate",
+    "ErrorBudgetSpent",
+    "GroupFenced",
     "InputChanged",
     "InputError",
     "Interrupted",
     "LedgerError",
+    "MessageTooLarge",
     "MissingExtra",
     "ModelError",
     "NoInput",
+    "ProducerFenced",
     "QualityGate",
+    "RegistryRefused",
+    "RegistryUnavailable",
     "RunFailed",
     "SpecError",
     "StoreError",
+    "TransactionAborted",
     "TransformError",
     "Transient",
     "UsageError",
@@ -142,6 +160,10 @@ class QualityGate(BatchinferError):
     exit_code = 3
 
 
+class ErrorBudgetSpent(QualityGate):
+    """More messages became dead letters than the spec's error budget allows. All of them are committed."""
+
+
 class DriftGate(BatchinferError):
     """Features or predictions have drifted, and the spec wants to be told so. The results are committed."""
 
@@ -168,6 +190,22 @@ class WorkerLost(RunFailed):
     """The process that worked on a unit died, and so did those that tried again: often, memory ran out."""
 
 
+class BrokerRefused(RunFailed):
+    """Kafka refuses, and would again: authentication, rights, an unknown topic, an invalid setting."""
+
+
+class MessageTooLarge(BrokerRefused):
+    """A message is larger than the client or the topic takes; `index` says which of those handed over."""
+
+
+class ProducerFenced(RunFailed):
+    """Another producer has the same transactional id. What this one had under way is aborted."""
+
+
+class RegistryRefused(RunFailed):
+    """The schema registry refuses, and would again: credentials, rights, a wrong address."""
+
+
 class Interrupted(BatchinferError):
     """The user stopped the run. Staged units stay, and a rerun reuses them."""
 
@@ -186,3 +224,19 @@ class InputChanged(Transient):
 
 class CommitUnknown(Transient):
     """The store did not say whether the commit took place. Nothing was deleted; a rerun asks the log."""
+
+
+class BrokerUnavailable(Transient):
+    """No Kafka broker, or no coordinator, answers in time."""
+
+
+class RegistryUnavailable(Transient):
+    """The schema registry does not answer."""
+
+
+class TransactionAborted(Transient):
+    """A Kafka transaction was undone; nobody who reads committed messages has seen any of it."""
+
+
+class GroupFenced(TransactionAborted):
+    """The consumer group has gone on without this member: its partitions are others' now."""

@@ -26,6 +26,7 @@ from batchinfer.cli._options import (
     read_spec,
     scheduled_option,
 )
+from batchinfer.cli._stream import kafka, stream
 from batchinfer.cli._tables import results, runs
 from batchinfer.errors import BatchinferError, DriftGate, Interrupted, UsageError
 from batchinfer.secrets import without_secrets
@@ -241,6 +242,8 @@ def run(  # noqa: PLR0917 - click passes them by name
 
 
 main.add_command(backfill)
+main.add_command(stream)
+main.add_command(kafka)
 
 
 @main.command()

@@ -45,6 +45,7 @@ from batchinfer.core._sensitive import (
     Sensitive,
     without_values,
 )
+from batchinfer.core._stopwatch import Stopwatch, total_seconds
 from batchinfer.core._sums import exact_sum
 from batchinfer.core._transform import Transform, TransformSource
 from batchinfer.core._units import (
@@ -93,6 +94,7 @@ __all__ = [
     "Slice",
     "StagedPart",
     "StagingArea",
+    "Stopwatch",
     "Store",
     "StoreHistory",
     "Tally",
@@ -117,6 +119,7 @@ __all__ = [
     "storable",
     "table_schema",
     "total_rows",
+    "total_seconds",
     "unpack_rows",
     "without_values",
 ]

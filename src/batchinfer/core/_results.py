@@ -27,22 +27,28 @@ LINEAGE: tuple[pa.Field, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Where the rows of a batch come from. `positions` is int64, one for each row."""
+    """Where the rows of a batch come from. `positions` is int64, one for each row.
+
+    `sources` (of the type of `_source`) says it for each row, where they have several; `source` names them all.
+    """
 
     model: str
     run_id: str
     source: str
     positions: pa.Array
+    sources: pa.DictionaryArray | None = None
 
     def take(self, rows: pa.Array) -> Lineage:
         """The lineage of some of the rows."""
-        return Lineage(self.model, self.run_id, self.source, self.positions.take(rows))
+        sources = None if self.sources is None else self.sources.take(rows)
+        return Lineage(self.model, self.run_id, self.source, self.positions.take(rows), sources)
 
     def columns(self) -> list[pa.Array]:
         """One array for each field of `LINEAGE`."""
         rows = len(self.positions)
-        labels = [constant_label(text, rows) for text in (self.model, self.run_id, self.source)]
-        return [*labels, self.positions]
+        labels = [constant_label(text, rows) for text in (self.model, self.run_id)]
+        sources = constant_label(self.source, rows) if self.sources is None else self.sources
+        return [*labels, sources, self.positions]
 
 
 _ZEROS = pa.py_buffer(np.zeros(1 << 17, np.int32))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from batchinfer.runs._docs import read_validation, write_docs
     from batchinfer.runs._drift_pages import DriftPages, drift_history, write_drift_pages
     from batchinfer.runs._models import add_model
+    from batchinfer.runs._stream import StreamProgress, create_topics, stream
+    from batchinfer.runs._stream_replay import ReplayReport, replay_dead_letters
+    from batchinfer.runs._stream_report import StreamReport
 
 __all__ = [
     "SAMPLE",
@@ -30,10 +33,14 @@ __all__ = [
     "Explanation",
     "Plan",
     "Progress",
+    "ReplayReport",
     "RunRecords",
     "RunReport",
+    "StreamProgress",
+    "StreamReport",
     "add_model",
     "backfill",
+    "create_topics",
     "drift_history",
     "drift_path",
     "explain",
@@ -46,7 +53,9 @@ __all__ = [
     "read_drift",
     "read_suite",
     "read_validation",
+    "replay_dead_letters",
     "run",
+    "stream",
     "write_docs",
     "write_drift_pages",
 ]
@@ -57,6 +66,9 @@ _WHEN_USED = {
     "_docs": ("read_validation", "write_docs"),
     "_drift_pages": ("DriftPages", "drift_history", "write_drift_pages"),
     "_models": ("add_model",),
+    "_stream": ("StreamProgress", "create_topics", "stream"),
+    "_stream_replay": ("ReplayReport", "replay_dead_letters"),
+    "_stream_report": ("StreamReport",),
 }
 """What a run does not need: modules of this package that are imported when one of their names is."""
 

@@ -28,6 +28,7 @@ from batchinfer.quality import Suite
 from batchinfer.runs._drift import DriftPlan, load_drift
 from batchinfer.runs._quality import SuitePlan, plan_checks, read_suite
 from batchinfer.spec import PipelineSpec, fill_parameters, parameters_of
+from batchinfer.telemetry import check_telemetry
 
 _OWN_COLUMNS = {EXPECTATIONS, REASON, *(field.name for field in LINEAGE)}
 """What the quarantine says of a row. An input column of such a name could not be told from it."""
@@ -121,12 +122,14 @@ def make_plan(spec: PipelineSpec, parameters: Mapping[str, str], loaded: Loaded 
         ModelError: no such model, or it cannot be loaded.
         NoInput: there is nothing to score.
         InputError: the input is not what the pipeline takes.
+        MissingExtra: metrics or lineage are asked for, and what takes them is not installed.
     """
     check_parameters(spec, parameters)
     if spec.alerts.webhook is not None:
         from batchinfer.drift import check_webhook
 
         check_webhook(spec.alerts.webhook)
+    check_telemetry(spec)
     input_path = fill_parameters(spec.input.path, parameters, key="input.path")
     output_path = fill_parameters(spec.output.path, parameters, key="output.path")
     loaded = loaded or load(spec)

@@ -20,6 +20,7 @@ from batchinfer.core import (
     ScoringPath,
     Sensitive,
     StagingArea,
+    Stopwatch,
     Tally,
     UnitReport,
     WorkUnit,
@@ -98,7 +99,7 @@ class Worker:
         receipt = read_receipt(self._staging.results, unit)
         if receipt is not None and self._verified(receipt):
             self._on_rows(receipt.rows.read)
-            return replace(receipt, reused=True, model_loads=0)
+            return replace(receipt, reused=True, model_loads=0, seconds={})
         report = self._score_quietly(unit) if self._sensitive else self._score(unit)
         write_receipt(self._staging.results, report)
         return report
@@ -141,10 +142,13 @@ class Worker:
         checks: Tally | None = None
         profile: Tally | None = None
         sample: list[pa.RecordBatch] = []
+        watch = Stopwatch()
         for batch, path, position in self._read(unit):
+            watch.lap("read")
             positions = arrays.from_numpy(np.arange(position, position + batch.num_rows))
             lineage = Lineage(model, self._run_id, path, positions)
             scored = self._path.score(batch, lineage, self._blocks)
+            watch.lap("score")
             if scored.results.num_rows:
                 results.write(scored.results)
                 if self._sample is not None and (taken := self._sample.take(scored)) is not None:
@@ -158,19 +162,24 @@ class Worker:
             checks = _merged(checks, scored.checks)
             profile = _merged(profile, scored.profile)
             self._on_rows(batch.num_rows)
+            watch.lap("write")
+        written = results.finish()
+        refused = quarantine.stage(lambda schema: writer(self._staging.quarantine, schema))
+        watch.lap("write")
         return UnitReport(
             unit=unit.index,
             unit_digest=unit.digest(),
             partition=unit.partition,
             rows=RowCounts(read=read, scored=scored_rows, quarantined=reasons.total()),
-            results=results.finish(),
-            quarantine=quarantine.stage(lambda schema: writer(self._staging.quarantine, schema)),
+            results=written,
+            quarantine=refused,
             reasons=dict(reasons),
             nonfinite=dict(nonfinite),
             checks=None if checks is None else checks.to_dict(),
             profile=None if profile is None else profile.to_dict(),
             sample=pack_rows(sample),
             device=self._told(),
+            seconds=watch.seconds,
         )
 
 

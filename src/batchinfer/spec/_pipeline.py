@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from batchinfer.errors import SpecError
+from batchinfer.spec._section import FROZEN, Count, Name, Number
+from batchinfer.spec._stream import StreamSpec
 from batchinfer.spec._template import parameters_of
 from batchinfer.spec._urls import holds_password, is_database
 
-_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
 _Column = Annotated[str, Field(min_length=1)]
-
-
-def _read_number(value: object) -> object:
-    """The number that a text says: what comes from the environment is text."""
-    if isinstance(value, str):
-        for kind in (int, float):
-            with suppress(ValueError):
-                return kind(value)
-    return value
-
-
-_Number = BeforeValidator(_read_number)
 _Provider = Literal["tensorrt", "cuda"]
-_Count = Annotated[int, _Number, Field(ge=1, le=1024)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = FROZEN
 
 
 class InputSpec(_Section):
@@ -86,14 +73,14 @@ class QualitySpec(_Section):
 
     suite: Annotated[str, Field(pattern=r"\.(json|py)$")] | None = None
     on_failure: Literal["quarantine", "fail", "warn"] = "quarantine"
-    max_quarantined: Annotated[float, _Number, Field(ge=0, le=1)] = 0.05
+    max_quarantined: Annotated[float, Number, Field(ge=0, le=1)] = 0.05
 
 
 class ThresholdsSpec(_Section):
     """From where on a difference is drift: `psi` of a column, `drifted_columns` a share of the features."""
 
-    psi: Annotated[float, _Number, Field(gt=0)] = 0.2
-    drifted_columns: Annotated[float, _Number, Field(ge=0, le=1)] = 0.3
+    psi: Annotated[float, Number, Field(gt=0)] = 0.2
+    drifted_columns: Annotated[float, Number, Field(ge=0, le=1)] = 0.3
 
 
 class DriftSpec(_Section):
@@ -114,6 +101,46 @@ class AlertsSpec(_Section):
     command: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
 
 
+_HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/]")]
+
+
+def _without_password(key: str, url: str | None) -> None:
+    if url is not None and holds_password(url):
+        raise ValueError(f"{key}: states a password, which would be seen in logs and reports")
+
+
+class MetricsSpec(_Section):
+    """Where each run's metrics go: a folder of Prometheus' textfile collector, a push gateway, or both.
+
+    Where one is not stated, the environment's BATCHINFER_METRICS_TEXTFILE or BATCHINFER_METRICS_PUSH_GATEWAY is
+    taken.
+    """
+
+    textfile: Annotated[str, Field(min_length=1)] | None = None
+    push_gateway: _HttpUrl | None = None
+
+    @model_validator(mode="after")
+    def _has_no_password(self) -> MetricsSpec:
+        _without_password("metrics.push_gateway", self.push_gateway)
+        return self
+
+
+class LineageSpec(_Section):
+    """Who hears of each run as OpenLineage events, and the namespace of the job.
+
+    Without `url` it is the environment's OPENLINEAGE_URL, and nobody where there is none; without `namespace`
+    its OPENLINEAGE_NAMESPACE, else batchinfer.
+    """
+
+    url: _HttpUrl | None = None
+    namespace: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _has_no_password(self) -> LineageSpec:
+        _without_password("lineage.url", self.url)
+        return self
+
+
 class EngineSpec(_Section):
     """Which engine maps the worker over the units, and the engines' options.
 
@@ -130,19 +157,19 @@ class EngineSpec(_Section):
     """
 
     kind: Literal["local", "spark", "dask"] = "local"
-    threads: _Count | None = None
+    threads: Count | None = None
     master: Annotated[str, Field(min_length=1)] | None = None
     remote: Annotated[str, Field(min_length=1)] | None = None
     conf: dict[str, str | int | float | bool] = {}
     address: Annotated[str, Field(min_length=1)] | None = None
-    n_workers: _Count | None = None
-    threads_per_worker: _Count | None = None
-    gpus_per_task: Annotated[float, _Number, Field(gt=0, le=1)] | None = None
+    n_workers: Count | None = None
+    threads_per_worker: Count | None = None
+    gpus_per_task: Annotated[float, Number, Field(gt=0, le=1)] | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     providers: Annotated[tuple[_Provider, ...], Field(min_length=1, strict=False)] = ("cuda",)
     provider_options: dict[_Provider, dict[str, str | int | float | bool]] = {}
     fallback: Literal["fail", "cpu"] = "fail"
-    tolerance: Annotated[float, _Number, Field(gt=0)] = 1e-3
+    tolerance: Annotated[float, Number, Field(gt=0)] = 1e-3
 
     @model_validator(mode="after")
     def _options_agree(self) -> EngineSpec:
@@ -174,7 +201,7 @@ class EngineSpec(_Section):
 
 _Preset = r"@(hourly|daily|weekly|monthly|quarterly|yearly)"
 _Day = Annotated[date, Field(strict=False)]
-_Seconds = Annotated[float, _Number, Field(ge=0)]
+_Seconds = Annotated[float, Number, Field(ge=0)]
 
 
 class ScheduleSpec(_Section):
@@ -194,7 +221,7 @@ class ScheduleSpec(_Section):
     end_date: _Day | None = None
     timezone: str = "UTC"
     catchup: bool = False
-    retries: Annotated[int, _Number, Field(ge=0, le=100)] = 2
+    retries: Annotated[int, Number, Field(ge=0, le=100)] = 2
     retry_delay_s: _Seconds = 300
     owner: Annotated[str, Field(min_length=1)] = "batchinfer"
     tags: Annotated[tuple[_Column, ...], Field(strict=False)] = ()
@@ -202,7 +229,7 @@ class ScheduleSpec(_Section):
     parameters: dict[str, str] = {"ds": "%Y-%m-%d"}
     marker: Annotated[str, Field(pattern=r"^[^/]+$")] | None = None
     wait_s: _Seconds = 86_400
-    poll_s: Annotated[float, _Number, Field(gt=0)] = 60
+    poll_s: Annotated[float, Number, Field(gt=0)] = 60
     engine: EngineSpec | None = None
     spark_connection: Annotated[str, Field(min_length=1)] | None = None
     reports: Annotated[str, Field(min_length=1)] | None = None
@@ -223,10 +250,14 @@ class ScheduleSpec(_Section):
         return self
 
 
+_NOT_OF_THE_WORK = {"model", "registry", "engine", "alerts", "metrics", "lineage", "schedule", "stream"}
+"""Sections that change nothing of what a run writes; see `PipelineSpec.digest`."""
+
+
 class PipelineSpec(_Section):
     """One pipeline, for batch and stream alike. Made by `load_spec`; see docs/spec.md for every key."""
 
-    name: _Name
+    name: Name
     model: Annotated[str, Field(min_length=1)]
     registry: str | None = None
     input: InputSpec
@@ -235,8 +266,11 @@ class PipelineSpec(_Section):
     quality: QualitySpec = QualitySpec()
     drift: DriftSpec | None = None
     alerts: AlertsSpec = AlertsSpec()
+    metrics: MetricsSpec = MetricsSpec()
+    lineage: LineageSpec = LineageSpec()
     engine: EngineSpec = EngineSpec()
     schedule: ScheduleSpec | None = None
+    stream: StreamSpec | None = None
 
     folder: Annotated[Path, Field(exclude=True, strict=False)] = Path()
     """Where the spec lies; `transform` and the suite are relative to it. Set by `load_spec`, no key of the file."""
@@ -327,15 +361,15 @@ class PipelineSpec(_Section):
     def digest(self) -> str:
         """sha256 over all that can change what a run writes, the transform's and the suite's source included.
 
-        The model is left out (it has a digest of its own), and so are the registry, the engine, the alerts and
-        the schedule, which change where, when and how fast a row is scored and who hears of it. None of them
-        changes a bit of what a CPU writes; a GPU rounds otherwise, and the options of its providers, which can do
-        more, are included.
+        The model is left out (it has a digest of its own), and so are the registry, the engine, the alerts, the
+        metrics, the lineage, the schedule and the stream, which change where, when and how fast a row is scored and
+        who hears of it. None of them changes a bit of what a CPU writes; a GPU rounds otherwise, and the options of
+        its providers, which can do more, are included.
 
         Raises:
             SpecError: the transform or the suite cannot be read.
         """
-        stated = self.model_dump(mode="json", exclude={"model", "registry", "engine", "alerts", "schedule"})
+        stated = self.model_dump(mode="json", exclude=_NOT_OF_THE_WORK)
         if self.engine.changes_scores:
             stated["engine"] = self.engine.changes_scores
         for name, file in {"transform": self.transform_file, "quality.suite": self.suite_file}.items():

@@ -1,0 +1,537 @@
+"""The Kafka client on confluent-kafka (librdkafka): the default."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
+from typing import Any, TypeVar
+
+import confluent_kafka as ck
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from confluent_kafka import admin
+
+from batchinfer.core import arrays
+from batchinfer.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    GroupFenced,
+    MessageTooLarge,
+    ProducerFenced,
+    SpecError,
+    TransactionAborted,
+)
+from batchinfer.spec import StreamSpec
+from batchinfer.streaming._ports import Listener
+from batchinfer.streaming._records import RECORDS, Offsets, Outgoing, Records, TopicPartition, header_array
+
+_log = logging.getLogger("batchinfer.kafka")
+_Found = TypeVar("_Found")
+
+_PATIENCE_SECONDS = 30.0
+_DEFAULT_LIMIT_BYTES = 1_000_000
+_OVERHEAD_BYTES = 512
+"""What a batch of one message adds to its value, key and headers, with room to spare."""
+_OURS = {
+    "group.id": "stream.group",
+    "group.instance.id": "stream.instance_id",
+    "transactional.id": "stream.instance_id",
+    "bootstrap.servers": "stream.bootstrap_servers",
+    "enable.auto.commit": None,
+    "isolation.level": None,
+    "enable.idempotence": None,
+    "partition.assignment.strategy": None,
+    "delivery.report.only.error": None,
+    "enable.partition.eof": None,
+}
+"""Settings on which the promises rest, and the key of the spec that states them instead."""
+
+_E = ck.KafkaError
+_UNAVAILABLE = {
+    _E._ALL_BROKERS_DOWN,
+    _E._TRANSPORT,
+    _E._TIMED_OUT,
+    _E._RESOLVE,
+    _E._MSG_TIMED_OUT,
+    _E.COORDINATOR_NOT_AVAILABLE,
+    _E.COORDINATOR_LOAD_IN_PROGRESS,
+    _E.NOT_COORDINATOR,
+    _E.REQUEST_TIMED_OUT,
+    _E.LEADER_NOT_AVAILABLE,
+    _E.NOT_LEADER_FOR_PARTITION,
+    _E.BROKER_NOT_AVAILABLE,
+    _E.CONCURRENT_TRANSACTIONS,
+    _E.NETWORK_EXCEPTION,
+}
+_GROUP_FENCED = {
+    _E.ILLEGAL_GENERATION,
+    _E.UNKNOWN_MEMBER_ID,
+    _E.FENCED_INSTANCE_ID,
+    _E.REBALANCE_IN_PROGRESS,
+    _E._ASSIGNMENT_LOST,
+}
+_PRODUCER_FENCED = {_E._FENCED, _E.INVALID_PRODUCER_EPOCH, _E.PRODUCER_FENCED}
+_TOO_LARGE = {_E.MSG_SIZE_TOO_LARGE, _E.RECORD_LIST_TOO_LARGE}
+
+
+class ConfluentClient:
+    """See `batchinfer.streaming.Client`."""
+
+    def __init__(self, spec: StreamSpec) -> None:
+        self._spec = spec
+        for section in (spec.settings, spec.consumer_settings, spec.producer_settings):
+            for name in section:
+                if name in _OURS:
+                    told = f"state {_OURS[name]} instead" if _OURS[name] else "what it says is fixed"
+                    raise SpecError(f"stream: '{name}' cannot be set: {told}", key=name)
+        self._base = {"bootstrap.servers": spec.bootstrap_servers, **spec.settings}
+        self._admin_client: admin.AdminClient | None = None
+
+    def consumer(self, group: str) -> ConfluentConsumer:
+        """See `Client.consumer`."""
+        defaults: dict[str, Any] = {
+            "session.timeout.ms": 10_000,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "auto.offset.reset": "earliest",
+            "queued.min.messages": 200_000,
+            "queued.max.messages.kbytes": max(1024, int(self._spec.max_queue_mb * 1024)),
+            "fetch.wait.max.ms": 20,  # a broker that does not answer at once when something comes is asked again
+            "fetch.queue.backoff.ms": 10,
+            "fetch.error.backoff.ms": 100,
+        }
+        settings = {**self._base, **self._spec.consumer_settings}
+        if (
+            settings.get("group.protocol") == "consumer"
+        ):  # the broker assigns, and holds the session's timeout
+            del defaults["session.timeout.ms"], defaults["partition.assignment.strategy"]
+        if self._spec.instance_id is not None:
+            defaults["group.instance.id"] = self._spec.instance_id
+        fixed = {
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+        }
+        return ConfluentConsumer(_made(ck.Consumer, {**defaults, **settings, **fixed}))
+
+    def producer(self, transactional_id: str | None) -> ConfluentProducer:
+        """See `Client.producer`."""
+        defaults: dict[str, Any] = {
+            "linger.ms": 2,
+            "queue.buffering.max.messages": 500_000,
+            "partitioner": "murmur2_random",
+            "message.max.bytes": max(_DEFAULT_LIMIT_BYTES, *(self._limit(t) for t in self._outputs())),
+        }
+        settings = {**defaults, **self._base, **self._spec.producer_settings}
+        settings |= {"enable.idempotence": True, "delivery.report.only.error": True}
+        if transactional_id is not None:
+            settings = {"transaction.timeout.ms": 15_000, **settings, "transactional.id": transactional_id}
+        return ConfluentProducer(settings)
+
+    def partitions(self, topic: str) -> int | None:
+        """See `Client.partitions`."""
+        found = _called(lambda: self._admin.list_topics(timeout=10), f"the topic {topic}").topics.get(topic)
+        return len(found.partitions) if found is not None and found.error is None else None
+
+    def create_topic(self, topic: str, partitions: int) -> None:
+        """See `Client.create_topic`."""
+        made = self._admin.create_topics([admin.NewTopic(topic, partitions)])[topic]
+        try:
+            made.result(_PATIENCE_SECONDS)
+        except ck.KafkaException as e:
+            if e.args[0].code() != _E.TOPIC_ALREADY_EXISTS:
+                raise _translated(e.args[0], f"the topic {topic} cannot be created") from e
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while self.partitions(topic) is None:
+            if time.monotonic() > until:
+                raise BrokerUnavailable(f"the topic {topic} was created, but does not appear", topic=topic)
+            time.sleep(0.05)
+
+    def message_limit_bytes(self, topic: str) -> int:
+        """See `Client.message_limit_bytes`."""
+        stated = self._spec.producer_settings.get("message.max.bytes")
+        limit = self._limit(topic)
+        return (min(limit, int(stated)) if stated is not None else limit) - _OVERHEAD_BYTES
+
+    def _limit(self, topic: str) -> int:
+        resource = admin.ConfigResource(admin.ConfigResource.Type.TOPIC, topic)
+        try:
+            described = self._admin.describe_configs([resource], request_timeout=10)[resource].result(15)
+            return int(described["max.message.bytes"].value)
+        except (ck.KafkaException, KeyError, ValueError, TypeError):
+            return _DEFAULT_LIMIT_BYTES  # not allowed to ask, or a broker that does not tell
+
+    def _outputs(self) -> list[str]:
+        return [t for t in (self._spec.output_topic, self._spec.dead_letters) if t is not None]
+
+    @property
+    def _admin(self) -> admin.AdminClient:
+        if self._admin_client is None:
+            self._admin_client = _made(admin.AdminClient, dict(self._base))
+        return self._admin_client
+
+
+class ConfluentConsumer:
+    """See `batchinfer.streaming.Consumer`."""
+
+    def __init__(self, consumer: ck.Consumer) -> None:
+        self._consumer = consumer
+        self._next: dict[TopicPartition, int] = {}
+        self._assigned: set[TopicPartition] = set()
+        self._rebalances = 0
+        self._group: object = None
+
+    def subscribe(self, topics: Sequence[str], listener: Listener) -> None:
+        """See `Consumer.subscribe`."""
+
+        def assigned(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+            self._rebalances += 1
+            self._group = None
+            ours = _ours(partitions)
+            self._assigned.update(ours)
+            starts = listener.assigned(ours)
+            for partition in ours:
+                self._next.pop(partition, None)
+            self._next.update(starts)
+            consumer.incremental_assign(_theirs({p: starts.get(p, ck.OFFSET_STORED) for p in ours}))
+
+        def gone(tell: Callable[[Sequence[TopicPartition]], None]) -> Callable[..., None]:
+            def call(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+                self._rebalances += 1
+                self._group = None
+                ours = _ours(partitions)
+                self._assigned.difference_update(ours)
+                for partition in ours:
+                    self._next.pop(partition, None)
+                tell(ours)
+
+            return call
+
+        _called(
+            lambda: self._consumer.subscribe(
+                list(topics),
+                on_assign=assigned,
+                on_revoke=gone(listener.revoked),
+                on_lost=gone(listener.lost),
+            ),
+            f"the topics {', '.join(topics)}",
+        )
+
+    def poll(self, max_records: int, timeout_s: float) -> Records:
+        """See `Consumer.poll`."""
+        before = self._rebalances
+        first = _called(lambda: self._consumer.poll(timeout_s), "polling")
+        if first is None:
+            return Records.none()
+        rest = (
+            _called(lambda: self._consumer.consume(max_records - 1, 0), "polling") if max_records > 1 else []
+        )
+        messages: list[Any] = [first, *rest]
+        if any(message.error() is not None for message in messages):
+            messages = [message for message in messages if not self._is_event(message)]
+        if self._rebalances != before:  # the batch may hold what came before a partition went
+            messages = [m for m in messages if TopicPartition(m.topic(), m.partition()) in self._assigned]
+        if not messages:
+            return Records.none()
+        records = _records(messages)
+        for partition, offset in records.next_offsets().items():  # its end may have been told with it
+            self._next[partition] = max(offset, self._next.get(partition, 0))
+        return records
+
+    def _is_event(self, message: Any) -> bool:
+        error = message.error()
+        if error is None:
+            return False
+        if error.code() == _E._PARTITION_EOF:
+            partition = TopicPartition(message.topic(), message.partition())
+            if partition in self._assigned:
+                self._next[partition] = max(self._next.get(partition, 0), message.offset())
+            return True
+        if error.retriable() or error.code() in _UNAVAILABLE or error.code() in _GROUP_FENCED:
+            _log.warning("polling: %s", error)
+            return True
+        raise _translated(error, "polling")
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        """See `Consumer.pause`."""
+        self._consumer.pause(_theirs(dict.fromkeys(partitions, 0)))
+
+    def resume(self, partitions: Sequence[TopicPartition]) -> None:
+        """See `Consumer.resume`."""
+        self._consumer.resume(_theirs(dict.fromkeys(partitions, 0)))
+
+    def seek(self, offsets: Offsets) -> None:
+        """See `Consumer.seek`."""
+        self._group = None
+        until = time.monotonic() + _PATIENCE_SECONDS
+        for each in _theirs(offsets):
+            while True:  # a partition that has just come is not to be sought in at once
+                try:
+                    self._consumer.seek(each)
+                    break
+                except ck.KafkaException as e:
+                    if e.args[0].code() not in {_E._STATE, _E._TIMED_OUT} or time.monotonic() > until:
+                        raise _translated(e.args[0], f"seeking in {each.topic}-{each.partition}") from e
+                    time.sleep(0.02)
+        self._next.update(offsets)
+
+    def assignment(self) -> list[TopicPartition]:
+        """See `Consumer.assignment`."""
+        return sorted(self._assigned)
+
+    def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """See `Consumer.committed`."""
+        if not partitions:
+            return {}
+        asked = _theirs(dict.fromkeys(partitions, ck.OFFSET_INVALID))
+        found = _patiently(lambda: self._consumer.committed(asked, timeout=10), "the group's progress")
+        return {TopicPartition(f.topic, f.partition): f.offset for f in found if f.offset >= 0}
+
+    def positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """See `Consumer.positions`."""
+        return {p: self._next[p] for p in partitions if p in self._next}
+
+    def begin_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """See `Consumer.begin_offsets`."""
+        return {p: self._watermarks(p)[0] for p in partitions}
+
+    def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """See `Consumer.end_offsets`."""
+        return {p: self._watermarks(p)[1] for p in partitions}
+
+    def known_ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """See `Consumer.known_ends`."""
+        ends = {}
+        for partition in partitions:
+            asked = ck.TopicPartition(partition.topic, partition.partition)
+            found = self._consumer.get_watermark_offsets(asked, cached=True)
+            if found is not None and found[1] >= 0:
+                ends[partition] = int(found[1])
+        return ends
+
+    def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
+        asked = ck.TopicPartition(partition.topic, partition.partition)
+        found = _patiently(
+            lambda: self._consumer.get_watermark_offsets(asked, timeout=10), f"the ends of {partition}"
+        )
+        low, high = found
+        return int(low), int(high)
+
+    def commit(self, offsets: Offsets) -> None:
+        """See `Consumer.commit`."""
+        if offsets:
+            _patiently(
+                lambda: self._consumer.commit(offsets=_theirs(offsets), asynchronous=False),
+                "committing offsets",
+            )
+
+    def group(self) -> object:
+        """See `Consumer.group`."""
+        # The client takes up to a second to say it; it changes with rebalances alone. One that is out of date is
+        # refused, and the rewind that follows asks anew.
+        group = self._group
+        if group is None:
+            self._group = group = self._consumer.consumer_group_metadata()
+        return group
+
+    def close(self) -> None:
+        """See `Consumer.close`."""
+        self._consumer.close()
+
+
+class ConfluentProducer:
+    """See `batchinfer.streaming.Producer`."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._failed: list[ck.KafkaError] = []
+        self._limit = int(settings["message.max.bytes"])
+        self._transactional = "transactional.id" in settings
+        self._producer = _made(ck.Producer, {**settings, "on_delivery": self._on_failure})
+        self._ready = False
+
+    def _on_failure(self, error: ck.KafkaError | None, _message: ck.Message) -> None:
+        if error is not None:
+            self._failed.append(error)
+
+    def begin(self) -> None:
+        """See `Producer.begin`."""
+        self._failed.clear()
+        if not self._transactional:
+            return
+        if not self._ready:
+            _patiently(
+                lambda: self._producer.init_transactions(_PATIENCE_SECONDS), "registering the producer"
+            )
+            self._ready = True
+        _called(self._producer.begin_transaction, "beginning a transaction")
+
+    def produce_batch(self, messages: Outgoing) -> None:
+        """See `Producer.produce_batch`."""
+        topic, produce = messages.topic, self._producer.produce
+        headers: Iterable[Any] = repeat(None)
+        if messages.headers.null_count < len(messages):
+            headers = (
+                h and [(each["key"], each["value"]) for each in h] for h in messages.headers.to_pylist()
+            )
+        # librdkafka's own way for many at once takes neither timestamps nor headers, and is no faster.
+        rows = zip(
+            messages.values.to_pylist(),
+            messages.keys.to_pylist(),
+            pc.fill_null(messages.timestamps, 0).to_pylist(),  # 0 is now
+            headers,
+            strict=False,
+        )
+        for index, (value, key, timestamp, own) in enumerate(rows):
+            while True:
+                try:
+                    if own:
+                        produce(topic, value, key, -1, None, None, timestamp, own)
+                    else:
+                        produce(topic, value, key, -1, None, None, timestamp)
+                    break
+                except BufferError:  # the queue is full: wait for deliveries
+                    self._producer.poll(0.05)
+                except ck.KafkaException as e:
+                    self._refuse(e.args[0], topic, index)
+        self._producer.poll(0)
+
+    def _refuse(self, error: ck.KafkaError, topic: str, index: int) -> None:
+        if error.code() in _TOO_LARGE:
+            raise MessageTooLarge(
+                f"a message for {topic} is larger than {self._limit} bytes",
+                index=index,
+                limit_bytes=self._limit,
+            )
+        raise _translated(error, f"producing to {topic}")
+
+    def send_offsets(self, offsets: Offsets, group: object) -> None:
+        """See `Producer.send_offsets`."""
+        _patiently(
+            lambda: self._producer.send_offsets_to_transaction(_theirs(offsets), group, _PATIENCE_SECONDS),
+            "sending offsets to the transaction",
+        )
+
+    def commit(self) -> None:
+        """See `Producer.commit`."""
+        if self._transactional:
+            try:
+                _patiently(
+                    lambda: self._producer.commit_transaction(_PATIENCE_SECONDS), "committing the transaction"
+                )
+            except TransactionAborted as e:
+                if any(error.code() in _TOO_LARGE for error in self._failed):
+                    raise MessageTooLarge(
+                        "a broker refuses a message for its size", index=None, limit_bytes=None
+                    ) from e
+                raise
+            return
+        while self._producer.flush(1.0):
+            if self._failed:
+                break
+        if self._failed:
+            error = self._failed[0]
+            self._producer.purge()
+            raise _translated(error, "delivering messages") from ck.KafkaException(error)
+
+    def abort(self) -> None:
+        """See `Producer.abort`."""
+        if self._transactional:
+            _patiently(
+                lambda: self._producer.abort_transaction(_PATIENCE_SECONDS), "aborting the transaction"
+            )
+        else:
+            self._producer.purge()
+            self._producer.flush(1.0)
+
+    def close(self) -> None:
+        """See `Producer.close`."""
+        self._producer.purge()
+        self._producer.close()
+
+
+def _records(messages: list[Any]) -> Records:
+    headers = [message.headers() for message in messages]
+    topics = [message.topic() for message in messages]
+    same = topics.count(topics[0]) == len(topics)
+    if same:
+        codes = arrays.from_numpy(np.zeros(len(topics), np.int32))
+        topic = pa.DictionaryArray.from_arrays(codes, pa.array([topics[0]]))
+    else:
+        topic = pa.array(topics, pa.string()).dictionary_encode()
+    return Records(
+        pa.RecordBatch.from_arrays(
+            [
+                pa.array([message.value() for message in messages], pa.large_binary()),
+                pa.array([message.key() for message in messages], pa.large_binary()),
+                header_array(headers if any(headers) else None, len(messages)),
+                pa.array([message.timestamp()[1] for message in messages], pa.int64()),
+                topic,
+                pa.array([message.partition() for message in messages], pa.int32()),
+                pa.array([message.offset() for message in messages], pa.int64()),
+            ],
+            schema=RECORDS,
+        )
+    )
+
+
+def _ours(partitions: Sequence[ck.TopicPartition]) -> list[TopicPartition]:
+    return [TopicPartition(p.topic, p.partition) for p in partitions]
+
+
+def _theirs(offsets: Mapping[TopicPartition, int]) -> list[ck.TopicPartition]:
+    return [ck.TopicPartition(p.topic, p.partition, offset) for p, offset in offsets.items()]
+
+
+def _made(kind: Callable[..., _Found], settings: dict[str, Any]) -> _Found:
+    try:
+        return kind(settings, logger=_log)
+    except ck.KafkaException as e:
+        raise SpecError(
+            f"stream: the Kafka client refuses a setting: {e.args[0].str()}",
+            next_step="stream.settings are passed to librdkafka under its own names",
+        ) from e
+
+
+def _called(call: Callable[[], _Found], what: str) -> _Found:
+    try:
+        return call()
+    except ck.KafkaException as e:
+        raise _translated(e.args[0], what) from e
+
+
+def _patiently(call: Callable[[], _Found], what: str) -> _Found:
+    """Call again what may be called again, for as long as a coordinator may take to come back."""
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return call()
+        except ck.KafkaException as e:
+            error = e.args[0]
+            again = error.retriable() or (error.code() in _UNAVAILABLE and not error.txn_requires_abort())
+            if error.fatal() or not again or time.monotonic() > until:
+                raise _translated(error, what) from e
+            _log.warning("%s: %s; trying again", what, error)
+            time.sleep(0.1)
+
+
+def _translated(error: ck.KafkaError, what: str) -> Exception:
+    said, code = f"{what}: {error.str()}", error.code()
+    facts = {"code": error.name()}
+    if code in _PRODUCER_FENCED:
+        return ProducerFenced(
+            said, next_step="another stream has the same stream.instance_id: give each its own", **facts
+        )
+    if code in _GROUP_FENCED:
+        return GroupFenced(said, **facts)
+    if code in _TOO_LARGE:
+        return MessageTooLarge(said, index=None, limit_bytes=None, **facts)
+    if error.txn_requires_abort() or error.fatal():
+        return TransactionAborted(said, **facts)
+    if error.retriable() or code in _UNAVAILABLE:
+        return BrokerUnavailable(
+            said, next_step="check stream.bootstrap_servers and that the brokers run", **facts
+        )
+    return BrokerRefused(said, next_step="check the topic's name, the rights and stream.settings", **facts)

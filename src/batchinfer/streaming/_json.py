@@ -1,0 +1,243 @@
+"""JSON: one object a message, decoded in bulk by Polars' reader, and held to more than it asks for.
+
+The reader takes a line for a message, and refuses what is no object or no number of the column's type. It would let
+pass a number for a text, a field that is absent or stands twice, and half a surrogate pair: whether a message may
+have one of these is decided in bulk, and the few that may are read one by one (`_json_strict`).
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchinfer.core import arrays
+from batchinfer.errors import SpecError
+from batchinfer.spec import FormatSpec
+from batchinfer.streaming._json_strict import Field, Unreadable, fault, normal
+from batchinfer.streaming._ports import Decoded
+
+Mask = npt.NDArray[np.bool_]
+
+_NUMBERS = {
+    pa.uint64(): pl.UInt64(),
+    pa.float32(): pl.Float32(),
+    pa.float64(): pl.Float64(),
+    pa.bool_(): pl.Boolean(),
+}
+
+
+class JsonDecoder:
+    """See `batchinfer.streaming.Decoder`. Text, dates and times are JSON strings, lists are arrays."""
+
+    def __init__(self, schema: pa.Schema, _spec: FormatSpec, _folder: Path) -> None:
+        self._schema = schema
+        self._fields = {field.name: Field.of(field) for field in schema}
+        self._reads = pl.Schema({field.name: _read_as(field) for field in schema})
+        self._texts = [name for name, field in self._fields.items() if field.kind == "text"]
+
+    def decode(self, values: pa.LargeBinaryArray) -> Decoded:
+        """See `Decoder.decode`."""
+        rejected: dict[int, str] = {}
+        plain = _starts_and_ends(values)
+        if not plain.all():
+            values = self._normalized(values, np.flatnonzero(~plain), rejected)
+        places = np.arange(len(values))
+        if rejected:
+            places = np.delete(places, list(rejected))
+        batch = self._read(values, places)
+        if batch is None:
+            places, batch = self._without_faults(values, places, rejected)
+        suspect = self._suspects(_taken(values, places), batch)
+        if suspect.any():
+            batch, places = self._examined(values, places, batch, suspect, rejected)
+        return Decoded(batch, places, sorted(rejected.items()))
+
+    def _normalized(
+        self, values: pa.LargeBinaryArray, odd: npt.NDArray[np.int64], rejected: dict[int, str]
+    ) -> pa.LargeBinaryArray:
+        """The same messages, each on one line; notes those that are no object."""
+        replaced = []
+        for place in odd.tolist():
+            try:
+                replaced.append(normal(values[place].as_py()))
+            except Unreadable as e:
+                rejected[place] = str(e)
+                replaced.append(b"{}")
+        mask = np.zeros(len(values), np.bool_)
+        mask[odd] = True
+        return pc.replace_with_mask(values, pa.array(mask), pa.array(replaced, pa.large_binary()))
+
+    def _read(self, values: pa.LargeBinaryArray, places: npt.NDArray[np.int64]) -> pa.RecordBatch | None:
+        """The messages at these places as rows; None where one of them is not to be read."""
+        if not len(places):
+            return pa.RecordBatch.from_arrays(
+                [pa.nulls(0, f.type) for f in self._schema], schema=self._schema
+            )
+        lines = pc.binary_join(
+            pa.LargeListArray.from_arrays([0, len(places)], _taken(values, places)),
+            pa.scalar(b"\n", pa.large_binary()),
+        )[0]
+        try:
+            frame = pl.read_ndjson(lines.as_buffer().to_pybytes(), schema=self._reads)
+        except pl.exceptions.PolarsError:
+            return None
+        if frame.height != len(places):
+            return None
+        try:
+            return self._typed(frame.to_arrow())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+            return None
+
+    def _typed(self, table: pa.Table) -> pa.RecordBatch:
+        columns = []
+        for field, column in zip(self._schema, table.columns, strict=True):
+            whole = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+            columns.append(whole if whole.type == field.type else _cast(whole, field.type))
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _without_faults(
+        self, values: pa.LargeBinaryArray, places: npt.NDArray[np.int64], rejected: dict[int, str]
+    ) -> tuple[npt.NDArray[np.int64], pa.RecordBatch]:
+        """Find the messages that the reader refuses: those that look faulty are read alone, the rest at once."""
+        faulty = [p for p in places.tolist() if fault(values[p].as_py(), self._fields) is not None]
+        alone = [p for p in faulty if self._read(values, np.array([p])) is None]
+        good = np.setdiff1d(places, alone)
+        batch = self._read(values, good)
+        if batch is None:  # the two readers do not agree: the bulk reader's word holds
+            hidden = self._refused(values, good)
+            good = np.setdiff1d(good, hidden)
+            alone += hidden
+            batch = self._read(values, good)
+            assert batch is not None, "messages that are read in parts are read together"
+        for place in alone:
+            rejected[place] = fault(values[place].as_py(), self._fields) or "the JSON reader refuses it"
+        return good, batch
+
+    def _refused(self, values: pa.LargeBinaryArray, places: npt.NDArray[np.int64]) -> list[int]:
+        if self._read(values, places) is not None:
+            return []
+        if len(places) == 1:
+            return [int(places[0])]
+        middle = len(places) // 2
+        return [*self._refused(values, places[:middle]), *self._refused(values, places[middle:])]
+
+    def _suspects(self, values: pa.LargeBinaryArray, batch: pa.RecordBatch) -> Mask:
+        """The rows whose message may have a fault that the reader does not see. A message without any has none."""
+        if not batch.num_rows:
+            return np.zeros(0, np.bool_)
+        text = pl.Series(values.view(pa.large_string()))  # the reader found it to be UTF-8
+        suspect = _holds(text, "\\ud") | _holds(text, "\\uD")
+        unlike = text.str.count_matches('":', literal=True).to_numpy() != len(self._fields)
+        for name, column in zip(self._schema.names, batch.columns, strict=True):
+            stated = f'"{_escaped(name)}":'
+            if unlike.any():  # further fields: then each of ours has to stand there once
+                rows = np.flatnonzero(unlike)
+                counts = text.gather(rows).str.count_matches(stated, literal=True).to_numpy()
+                suspect[rows[counts != 1]] = True
+            if column.null_count:
+                rows = np.flatnonzero(arrays.to_numpy(pc.is_null(column))[0])
+                suspect[rows[~_holds(text.gather(rows), stated)]] = True
+            if pa.types.is_floating(column.type):  # JSON has no infinity: it was a number beyond the type
+                view, _ = arrays.to_numpy(column)
+                suspect |= np.isinf(view)
+            if name in self._texts:
+                quoted = _holds(text, f'{stated} "')
+                if not quoted.all():
+                    quoted |= _holds(text, f'{stated}"')
+                if not quoted.all():
+                    suspect |= ~quoted & arrays.to_numpy(pc.is_valid(column))[0]
+        return suspect
+
+    def _examined(
+        self,
+        values: pa.LargeBinaryArray,
+        places: npt.NDArray[np.int64],
+        batch: pa.RecordBatch,
+        suspect: Mask,
+        rejected: dict[int, str],
+    ) -> tuple[pa.RecordBatch, npt.NDArray[np.int64]]:
+        keep = np.ones(len(places), np.bool_)
+        for row in np.flatnonzero(suspect).tolist():
+            place = int(places[row])
+            if (why := fault(values[place].as_py(), self._fields)) is not None:
+                rejected[place] = why
+                keep[row] = False
+        if keep.all():
+            return batch, places
+        return batch.filter(pa.array(keep)), places[keep]
+
+
+class JsonEncoder:
+    """See `batchinfer.streaming.Encoder`: one object for each row. NaN and infinities, which JSON has not, are null."""
+
+    def __init__(self, _schema: pa.Schema, _spec: FormatSpec, _topic: str) -> None:
+        pass
+
+    def encode(self, rows: pa.RecordBatch) -> pa.LargeBinaryArray:
+        """See `Encoder.encode`."""
+        text = pl.from_arrow(pa.Table.from_batches([rows])).write_ndjson()  # type: ignore[union-attr]
+        written = np.frombuffer(text.encode(), np.uint8)
+        ends = np.flatnonzero(written == ord("\n"))
+        offsets = np.zeros(len(ends) + 1, np.int64)
+        offsets[1:] = ends - np.arange(len(ends))
+        kept = written[written != ord("\n")]
+        return pa.LargeBinaryArray.from_buffers(
+            pa.large_binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(kept)]
+        )
+
+
+def _starts_and_ends(values: pa.LargeBinaryArray) -> Mask:
+    """Which values are plainly one line that may be an object."""
+    if not len(values):
+        return np.zeros(0, np.bool_)
+    checks = [
+        pc.starts_with(values, b"{"),
+        pc.ends_with(values, b"}"),
+        pc.invert(pc.match_substring(values, b"\n")),
+    ]
+    good = reduce(pc.and_, checks)
+    return np.asarray(arrays.to_numpy(pc.fill_null(good, False))[0], np.bool_)
+
+
+def _read_as(field: pa.Field) -> pl.DataType:
+    if field.type in _NUMBERS:
+        return _NUMBERS[field.type]
+    if pa.types.is_integer(field.type):
+        return pl.Int64()  # the reader knows no narrower ones
+    if pa.types.is_floating(field.type):
+        return pl.Float32()
+    if (
+        pa.types.is_list(field.type)
+        or pa.types.is_large_list(field.type)
+        or pa.types.is_fixed_size_list(field.type)
+    ):
+        return pl.List(_read_as(pa.field(field.name, field.type.value_type)))
+    if Field.of(field).kind in {"text", "time"}:
+        return pl.String()
+    raise SpecError(
+        f"stream.columns: '{field.name}' is {field.type}, which JSON messages cannot hold here",
+        next_step="another format holds it: stream.format",
+        column=field.name,
+    )
+
+
+def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    return column.cast(kind)
+
+
+def _taken(values: pa.Array, places: npt.NDArray[np.int64]) -> pa.Array:
+    return values if len(places) == len(values) else values.take(arrays.from_numpy(places))
+
+
+def _holds(text: pl.Series, what: str) -> Mask:
+    return text.str.contains(what, literal=True).to_numpy()
+
+
+def _escaped(name: str) -> str:
+    return name.replace("\\", "\\\\").replace('"', '\\"')

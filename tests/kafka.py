@@ -1,0 +1,195 @@
+"""Apache Kafka for the tests: one KRaft node from its Maven artefacts, or the embedded broker without Java."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from batchinfer.errors import BrokerUnavailable
+from batchinfer.streaming._embedded import EmbeddedBroker, await_port
+
+VERSION = "4.3.1"
+_PATIENCE_SECONDS = 90
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "batchinfer"
+_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>batchinfer</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
+<dependencies><dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
+<version>{version}</version></dependency></dependencies></project>"""
+_SETTINGS = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "auto.create.topics.enable": "false",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "2",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "2",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "200",
+    "group.initial.rebalance.delay.ms": "0",
+    "broker.session.timeout.ms": "1500",
+    "broker.heartbeat.interval.ms": "300",
+    "group.min.session.timeout.ms": "500",
+    "log.cleaner.enable": "false",
+}
+_JAVA = ("-Xms96m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+
+
+@dataclass
+class Broker:
+    """A running broker. `real` is whether it is Apache Kafka: the embedded one stands in for it where it can."""
+
+    bootstrap_servers: str
+    real: bool
+    folder: Path
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+    jars: Path | None = None
+    topics: list[str] = field(default_factory=list)
+
+    def topic(self, name: str, partitions: int = 1, **config: str) -> str:
+        """A new topic whose name begins so; settings as `max_message_bytes="…"`."""
+        from confluent_kafka.admin import AdminClient, NewTopic
+
+        full = f"{name}-{uuid.uuid4().hex[:8]}"
+        settings = {key.replace("_", "."): value for key, value in config.items()} if self.real else {}
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
+        made = admin.create_topics([NewTopic(full, partitions, 1, config=settings)])
+        made[full].result(30)
+        until = time.monotonic() + 30
+        while len(admin.list_topics(full, 10).topics[full].partitions) < partitions:
+            assert time.monotonic() < until, f"{full} did not appear"
+            time.sleep(0.02)
+        return full
+
+    def kill(self) -> None:
+        """kill -9, where the broker is real."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self) -> None:
+        """Start it again on what it had written."""
+        assert self.jars is not None
+        self.process = _start(self.jars, self.folder)
+        await_port(self.port, self.process, _PATIENCE_SECONDS)
+
+
+@contextmanager
+def broker(**settings: str) -> Iterator[Broker]:
+    """A broker of this block's own."""
+    folder = Path(tempfile.mkdtemp(prefix="batchinfer-kafka-"))
+    jars = libraries()
+    try:
+        if jars is None:
+            with EmbeddedBroker(log=folder / "log") as embedded:
+                yield Broker(embedded.bootstrap_servers, False, folder)
+            return
+        port, controller = _free_ports()
+        addresses = {
+            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "log.dirs": str(folder / "data"),
+        }
+        _write_settings(folder / "server.properties", {**_SETTINGS, **settings, **addresses})
+        shutil.copytree(_formatted(jars), folder / "data")
+        running = Broker(f"127.0.0.1:{port}", True, folder, port, _start(jars, folder), jars)
+        try:
+            assert running.process is not None
+            await_port(port, running.process, _PATIENCE_SECONDS)
+            yield running
+        except BrokerUnavailable as e:
+            raise RuntimeError((folder / "log").read_text()[-4000:]) from e
+        finally:
+            if running.process is not None:
+                running.kill()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def libraries() -> Path | None:
+    """The folder of Apache Kafka's jars, fetched once; None, with a warning, where Java or the network is missing."""
+    folder = _CACHE / f"kafka-{VERSION}"
+    if shutil.which("java") is None:
+        warnings.warn("no Java here: the embedded broker stands in for Apache Kafka", stacklevel=2)
+        return None
+    if folder.exists():
+        return folder
+    if shutil.which("mvn") is None:
+        warnings.warn("no Maven here: the embedded broker stands in for Apache Kafka", stacklevel=2)
+        return None
+    with tempfile.TemporaryDirectory(dir=_made(_CACHE)) as work:
+        (Path(work) / "pom.xml").write_text(_POM.format(version=VERSION))
+        command = [
+            "mvn",
+            "-q",
+            "-B",
+            "dependency:copy-dependencies",
+            "-DoutputDirectory=jars",
+            "-DincludeScope=runtime",
+        ]
+        done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+        if done.returncode:
+            warnings.warn(
+                f"Apache Kafka could not be fetched, the embedded broker stands in: {done.stdout[:500]}",
+                stacklevel=2,
+            )
+            return None
+        with suppress(OSError):  # another process was first
+            (Path(work) / "jars").rename(folder)
+    return folder
+
+
+def _formatted(jars: Path) -> Path:
+    """A formatted, empty data folder: made once, and copied for each broker."""
+    folder = _CACHE / f"kafka-{VERSION}-formatted"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=_CACHE) as work:
+            settings = {
+                **_SETTINGS,
+                "listeners": "PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2",
+                "controller.quorum.voters": "1@127.0.0.1:2",
+                "log.dirs": f"{work}/data",
+            }
+            _write_settings(Path(work) / "server.properties", settings)
+            command = ["java", *_JAVA, "-cp", f"{jars}/*", "kafka.tools.StorageTool", "format"]
+            command += ["-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", f"{work}/server.properties"]
+            subprocess.run(command, check=True, capture_output=True)
+            with suppress(OSError):
+                (Path(work) / "data").rename(folder)
+    return folder
+
+
+def _start(jars: Path, folder: Path) -> subprocess.Popen[bytes]:
+    command = ["java", *_JAVA, "-cp", f"{jars}/*", "kafka.Kafka", str(folder / "server.properties")]
+    if shutil.which("setpriv"):  # it ends with this process, however that ends
+        command = ["setpriv", "--pdeathsig", "KILL", *command]
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+
+
+def _write_settings(file: Path, settings: Mapping[str, str]) -> None:
+    file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
