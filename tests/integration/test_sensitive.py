@@ -31,6 +31,8 @@ from batchinfer.runs import (
     write_docs,
     write_drift_pages,
 )
+from batchinfer.runs._stream_plan import StreamPlan, StreamPlanner
+from batchinfer.streaming._records import Records, TopicPartition
 
 KEY = "a key of forty and more letters, planted as well"
 ROWS, CITIES = 400, ("Planted-City-1", "Planted-City-2", "Planted-City-3")
@@ -440,6 +442,48 @@ def test_neither_key_nor_value_is_in_what_travels_to_workers(world: World) -> No
     sent = pickle.dumps(RunWork.of(plan, Staging(*areas), (), checks))
     shown = [value for value in PLANTED if value.encode() in sent]
     assert shown == []
+
+
+def test_a_stream_asks_for_the_types_that_hashes_do_not_tell_and_hides_what_it_writes(world: World) -> None:
+    stream: dict[str, Any] = {"input_topic": "people", "output_topic": "scores"}
+    with pytest.raises(SpecError, match=r"of which type '(age|city|name|pay)' is"):
+        planned(world.spec(stream=stream, output={"partition_by": []}))
+    stream |= {"columns": {"age": "int32", "city": "string", "name": "string", "pay": "float64"}}
+    with pytest.raises(SpecError, match="did you mean 'name'"):
+        misspelt = {**{k: v for k, v in HANDLED.items() if k != "name"}, "nmae": "hash"}
+        planned(world.spec(stream=stream, output={"partition_by": []}, input={"sensitive": misspelt}))
+    plan = planned(world.spec(stream=stream, output={"partition_by": []}))
+    assert [field.type for field in plan.carry] == [pa.string()]
+    row = {
+        "id": 7,
+        "x0": 1.0,
+        "age": 4_100_001,
+        "pay": 5_200_000.0,
+        "city": CITIES[0],
+        "name": "Planted-Name-7",
+    }
+    values = [json.dumps(row).encode(), json.dumps({**row, "age": None}).encode(), b'{"age": "Planted-age"}']
+    batch = plan.score(records_of(values), 0.0)
+    assert batch.results["name"].to_pylist()[0].startswith("hmac:")
+    assert len(batch.refused.reasons) == 2
+    assert not any(value in f"{batch.results.to_pylist()} {batch.refused.reasons}" for value in PLANTED)
+
+
+def planned(spec: batchinfer.PipelineSpec) -> StreamPlan:
+    planner = StreamPlanner(spec)
+    return planner.plan(planner.resolve())
+
+
+def records_of(values: list[bytes]) -> Records:
+    count = len(values)
+    return Records.of(
+        values=values,
+        keys=[None] * count,
+        headers=None,
+        timestamps=[None] * count,
+        partitions=[TopicPartition("people", 0)] * count,
+        offsets=list(range(count)),
+    )
 
 
 def test_an_unset_key_is_an_error_with_the_way_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
