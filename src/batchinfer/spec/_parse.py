@@ -16,6 +16,12 @@ from batchinfer.spec._pipeline import PipelineSpec
 from batchinfer.spec._template import fill_environment
 from batchinfer.spec._yaml import read_yaml
 
+_MAY_BE_SECRET = {
+    *("alerts", "lineage", "metrics", "conf"),
+    *("settings", "consumer_settings", "producer_settings", "registry_settings"),
+}
+"""Keys below which an error shows no value: URLs and settings that hold tokens and passwords."""
+
 _Document = TypeVar("_Document", bound=BaseModel)
 
 
@@ -84,9 +90,7 @@ def _finding(kind: type[BaseModel], finding: Any) -> str:
     if finding["type"] == "missing":
         return f"'{key}' is missing"
     found = finding["input"]
-    secret = location[:1] == ["alerts"] and not isinstance(
-        found, int | float | None
-    )  # a webhook's URL is one
+    secret = not isinstance(found, int | float | None) and not _MAY_BE_SECRET.isdisjoint(location)
     said = "something that may be a secret" if secret else repr(found)
     if finding["type"] in {"tuple_type", "list_type"}:
         example = f", as [{found}]" if isinstance(found, str) and not secret else ""
