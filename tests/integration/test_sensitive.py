@@ -284,8 +284,10 @@ def test_a_reference_at_a_path_is_hashed_as_it_is_read(world: World) -> None:
 
 
 @pytest.mark.skipif("BATCHINFER_TORTURE" not in os.environ, reason="imports take long: make torture runs it")
-def test_pages_and_workers_elsewhere_show_none(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """Evidently, Great Expectations and Dask themselves."""
+def test_pages_and_workers_elsewhere_show_none(
+    world: World, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Evidently, Great Expectations, Dask and Spark themselves."""
     caplog.set_level(logging.DEBUG)
     from distributed import LocalCluster
 
@@ -309,6 +311,12 @@ def test_pages_and_workers_elsewhere_show_none(world: World, caplog: pytest.LogC
         assert said_by(raised.value) == []
         logs = str(cluster.get_logs())
     assert report.quality["success"] is False
+    world.pipeline.write_input(people(), ds="d2")
+    spark = {"kind": "spark", "master": "local[1]"}
+    assert batchinfer.run(world.spec(ASKING[1], engine=spark), {"ds": "d2"}).rows.quarantined > 0
+    with pytest.raises(TransformError):
+        batchinfer.run(world.spec(engine=spark, transform="features.py:build"), {"ds": "d2"})
+    logs += "".join(capfd.readouterr())
     pages = str(world.pipeline.root / "pages")
     write_drift_pages(spec, str(world.pipeline.output), pages)
     write_docs(pages, 5)
