@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from batchinfer.runs import stream
 from batchinfer.spec import load_spec
@@ -26,9 +27,10 @@ from tests.streams import Topics, committed, ids, message, produce, section
 pytestmark = pytest.mark.xdist_group("kafka")
 
 WHOLE = os.environ.get("BATCHINFER_TORTURE") == "all"
-KILLS, MESSAGES = (100, 1_000_000) if WHOLE else (10, 100_000)
+KILLS, LEAST_MESSAGES = (100, 1_000_000) if WHOLE else (10, 50_000)
+RATE = 5_000
 QUICK = {
-    "consumer_settings": {"session.timeout.ms": 1500, "heartbeat.interval.ms": 300},
+    "consumer_settings": {"session.timeout.ms": 1000, "heartbeat.interval.ms": 200},
     "producer_settings": {"transaction.timeout.ms": 2000},
     "max_batch": 1000,
     "drain_seconds": 10,
@@ -75,19 +77,41 @@ def nursery(spec: Path) -> Iterator[Nursery]:
         opened.close()
 
 
-def flow(broker: Broker, topics: Topics, count: int, seconds: float) -> threading.Thread:
-    """Send so many messages, spread over so much time; one in a hundred is not JSON."""
+class Flow:
+    """Sends messages at a rate until it is told to stop, and at least so many; one in a hundred is not JSON."""
 
-    def values() -> Iterator[bytes]:
+    def __init__(self, broker: Broker, topics: Topics, least: int) -> None:
+        self._least, self._stop, self.count = least, threading.Event(), 0
+        self._thread = threading.Thread(target=produce, args=(broker, topics.input, self._values()))
+        self._thread.start()
+
+    def _values(self) -> Iterator[bytes]:
         began = time.monotonic()
-        for number in range(count):
-            if number % 1000 == 0:
-                time.sleep(max(0.0, began + seconds * number / count - time.monotonic()))
-            yield b"?" if number % 100 == 99 else message(number)
+        while not self._stop.is_set() or self.count < self._least:
+            if self.count % 500 == 0:
+                ahead = self.count / RATE - (time.monotonic() - began)
+                self._stop.wait(max(0.0, ahead))
+            yield b"?" if self.count % 100 == 99 else message(self.count)
+            self.count += 1
 
-    thread = threading.Thread(target=produce, args=(broker, topics.input, values()))
-    thread.start()
-    return thread
+    def stop(self) -> int:
+        """How many it sent."""
+        self._stop.set()
+        self._thread.join()
+        return self.count
+
+
+def await_progress(reader: Consumer, topics: Topics, patience_s: float = 60) -> None:
+    """Wait until more is committed than was when this was called."""
+
+    def end() -> int:
+        partitions = reader.list_topics(topics.output, 10).topics[topics.output].partitions
+        return sum(reader.get_watermark_offsets(TopicPartition(topics.output, n))[1] for n in partitions)
+
+    before, until = end(), time.monotonic() + patience_s
+    while end() <= before:
+        assert time.monotonic() < until, "the members get nothing done"
+        time.sleep(0.02)
 
 
 def finish(broker: Broker, spec: Path, topics: Topics, count: int) -> None:
@@ -110,22 +134,33 @@ def test_members_that_are_killed_join_and_leave_lose_and_double_nothing(
     chance = random.Random(20130108)
     topics = Topics.of(kafka_broker, 4)
     spec = pipeline.write_spec(stream=section(kafka_broker, topics, **QUICK))
+    reader = _reader(kafka_broker)
     with nursery(spec) as members:
         members.start()
         members.start()
-        sending = flow(kafka_broker, topics, MESSAGES, KILLS)
+        sending = Flow(kafka_broker, topics, LEAST_MESSAGES)
         for _ in range(KILLS):
-            time.sleep(chance.uniform(0.2, 1.5))
-            # A member that dies is not always replaced at once, and some leave in good order.
+            await_progress(reader, topics)
+            time.sleep(chance.uniform(0, 0.3))
             members.end(signal.SIGKILL, chance.randrange(4))
+            # Some leave in good order, and one that dies is not always replaced at once.
             if len(members.members) > 2 and chance.random() < 0.3:
                 members.end(signal.SIGTERM, chance.randrange(4))
             while len(members.members) < 2 or (len(members.members) < 4 and chance.random() < 0.5):
                 members.start()
-        sending.join()
-    before = len(committed(kafka_broker, topics.output))
-    assert before > MESSAGES // 10, "the members were killed before they did anything"
-    finish(kafka_broker, spec, topics, MESSAGES)
+        count = sending.stop()
+    reader.close()
+    finish(kafka_broker, spec, topics, count)
+
+
+def _reader(broker: Broker) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": broker.bootstrap_servers,
+            "group.id": "progress",
+            "isolation.level": "read_committed",
+        }
+    )
 
 
 @pytest.mark.skipif(not WHOLE, reason="make stream-torture")
@@ -138,11 +173,13 @@ def test_a_broker_that_is_killed_and_comes_back_costs_no_message(pipeline: Pipel
         with nursery(spec) as members:
             members.start()
             members.start()
-            sending = flow(broker, topics, 50_000, 20)
+            sending = Flow(broker, topics, 50_000)
+            reader = _reader(broker)
             for _ in range(3):
-                time.sleep(4)
+                await_progress(reader, topics)
                 broker.kill()
                 time.sleep(1)
                 broker.restart()
-            sending.join()
-        finish(broker, spec, topics, 50_000)
+            count = sending.stop()
+            reader.close()
+        finish(broker, spec, topics, count)

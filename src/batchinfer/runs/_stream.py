@@ -288,6 +288,6 @@ def _summed(report: StreamReport, job: _Job) -> StreamReport:
         rebalances=now.rebalances,
         latency_ms={name: None if ms is None else round(ms, 1) for name, ms in latency.items()},
         seconds=round(now.seconds, 3),
-        records_per_second=int(now.messages / max(1e-3, now.seconds)),
+        records_per_second=int(now.messages / max(1e-3, now.busy_seconds)),
         drained=job.drained,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -16,12 +17,14 @@ from batchinfer.spec._pipeline import PipelineSpec
 from batchinfer.spec._template import fill_environment
 from batchinfer.spec._yaml import read_yaml
 
+_CLIENT_SETTINGS = ("settings", "consumer_settings", "producer_settings")
+_SECRET_SETTING = re.compile(r"password|secret|jaas|(?:key[._]pem|token)$")
+_FROM_ENVIRONMENT = re.compile(r"\$\{[A-Za-z_]\w*\}")
 _MAY_BE_SECRET = {
-    *("alerts", "lineage", "metrics", "conf"),
-    *("settings", "consumer_settings", "producer_settings", "registry_settings"),
+    *("alerts", "lineage", "metrics", "conf", "registry_settings"),
+    *_CLIENT_SETTINGS,
 }
 """Keys below which an error shows no value: URLs and settings that hold tokens and passwords."""
-
 _Document = TypeVar("_Document", bound=BaseModel)
 
 
@@ -59,8 +62,23 @@ def parse_spec(
         _override(document, key, value, file)
     if "folder" in document:  # a field of the object, not a key of the file
         raise _unknown_key(["folder"], PipelineSpec, file, SpecError)
+    _refuse_secrets(document, file)
     filled = fill_environment(document, os.environ)
     return validate(PipelineSpec, {**filled, "folder": file.parent}, name=file)
+
+
+def _refuse_secrets(document: Mapping[str, Any], file: Path) -> None:
+    """Refuse a Kafka client's secret that stands in the spec itself: all of it comes from the environment."""
+    stream = document.get("stream")
+    for section in _CLIENT_SETTINGS:
+        settings = stream.get(section) if isinstance(stream, dict) else None
+        for name, value in settings.items() if isinstance(settings, dict) else ():
+            if _SECRET_SETTING.search(str(name)) and not _FROM_ENVIRONMENT.fullmatch(str(value)):
+                key = f"stream.{section}.{name}"
+                raise SpecError(
+                    f"{file}: {key}: a secret comes from the environment alone, as ${{KAFKA_PASSWORD}}",
+                    key=key,
+                )
 
 
 def validate(
