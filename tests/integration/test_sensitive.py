@@ -155,7 +155,7 @@ def test_no_file_that_a_run_leaves_holds_a_sensitive_value(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "batchinfer")
-    spec = world.spec(*ASKING[:2], ASKING[3], ASKING[5])
+    spec = world.spec(*ASKING[:2], ASKING[3])
     report = batchinfer.run(spec, {"ds": "d1"})
     (world.pipeline.root / "suite.json").unlink()
     (world.pipeline.root / "report.txt").write_text(report.to_json() + caplog.text)
