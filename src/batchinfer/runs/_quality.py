@@ -201,7 +201,8 @@ def _told(check: Check, judgement: Judgement) -> dict[str, Any]:
 def _said(check: Check, judgement: Judgement) -> str:
     told = _told(check, judgement)
     if "unexpected_count" in told:
-        found = f"{told['unexpected_count']} of {told.get('element_count', '?')} rows"
+        of = f"of {told['element_count']} rows" if "element_count" in told else "unexpected values"
+        found = f"{told['unexpected_count']} {of}"
     elif "observed_value" in judgement.result:
         found = f"observed {told.get('observed_value')}"
     else:
