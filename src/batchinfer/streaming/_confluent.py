@@ -98,6 +98,7 @@ class ConfluentClient:
             "auto.offset.reset": "earliest",
             "queued.min.messages": 200_000,
             "queued.max.messages.kbytes": max(1024, int(self._spec.max_queue_mb * 1024)),
+            "fetch.wait.max.ms": 20,  # a broker that does not answer at once when something comes is asked again
             "fetch.queue.backoff.ms": 10,
             "fetch.error.backoff.ms": 100,
         }
@@ -181,12 +182,14 @@ class ConfluentConsumer:
         self._next: dict[TopicPartition, int] = {}
         self._assigned: set[TopicPartition] = set()
         self._rebalances = 0
+        self._group: object = None
 
     def subscribe(self, topics: Sequence[str], listener: Listener) -> None:
         """See `Consumer.subscribe`."""
 
         def assigned(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
             self._rebalances += 1
+            self._group = None
             ours = _ours(partitions)
             self._assigned.update(ours)
             starts = listener.assigned(ours)
@@ -198,6 +201,7 @@ class ConfluentConsumer:
         def gone(tell: Callable[[Sequence[TopicPartition]], None]) -> Callable[..., None]:
             def call(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
                 self._rebalances += 1
+                self._group = None
                 ours = _ours(partitions)
                 self._assigned.difference_update(ours)
                 for partition in ours:
@@ -260,6 +264,7 @@ class ConfluentConsumer:
 
     def seek(self, offsets: Offsets) -> None:
         """See `Consumer.seek`."""
+        self._group = None
         until = time.monotonic() + _PATIENCE_SECONDS
         for each in _theirs(offsets):
             while True:  # a partition that has just come is not to be sought in at once
@@ -296,6 +301,16 @@ class ConfluentConsumer:
         """See `Consumer.end_offsets`."""
         return {p: self._watermarks(p)[1] for p in partitions}
 
+    def known_ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """See `Consumer.known_ends`."""
+        ends = {}
+        for partition in partitions:
+            asked = ck.TopicPartition(partition.topic, partition.partition)
+            found = self._consumer.get_watermark_offsets(asked, cached=True)
+            if found is not None and found[1] >= 0:
+                ends[partition] = int(found[1])
+        return ends
+
     def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
         asked = ck.TopicPartition(partition.topic, partition.partition)
         found = _patiently(
@@ -314,7 +329,12 @@ class ConfluentConsumer:
 
     def group(self) -> object:
         """See `Consumer.group`."""
-        return self._consumer.consumer_group_metadata()
+        # The client takes up to a second to say it; it changes with rebalances alone. One that is out of date is
+        # refused, and the rewind that follows asks anew.
+        group = self._group
+        if group is None:
+            self._group = group = self._consumer.consumer_group_metadata()
+        return group
 
     def close(self) -> None:
         """See `Consumer.close`."""

@@ -124,6 +124,9 @@ class Consumer(Protocol):
     def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """The offset after the last message that a reader of committed messages can see."""
 
+    def known_ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """`end_offsets` as the client last heard of them, without asking; of those it has heard of."""
+
     def commit(self, offsets: Offsets) -> None:
         """Commit progress outside of transactions, and wait for it.
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from batchinfer.errors import BatchinferError, Transient
+from batchinfer.errors import Transient
 from batchinfer.streaming._flight import Flight, Score, Work
 from batchinfer.streaming._meter import Meter
 from batchinfer.streaming._ports import Consumer, Listener, MicroBatch, Sink
@@ -30,7 +30,7 @@ _GATHER_SECONDS = 0.004
 """How long messages gather in the client before they are polled, where there is time: a poll has its price."""
 _STALL_SECONDS = 1.0
 """After so long without room the partitions are paused. Shorter waits are not worth what the client drops then."""
-_LAG_SECONDS = 5.0
+_LAG_SECONDS = 1.0
 _BACKOFF_SECONDS = (0.05, 5.0)
 
 
@@ -232,18 +232,11 @@ class StreamService:
 
     def _measure_lag(self) -> None:
         partitions = self._consumer.assignment()
-        try:
-            ends = self._consumer.end_offsets(partitions)
-        except BatchinferError as e:
-            _log.warning("the lag is not known: %s", e)
-            return
-        positions = self._consumer.positions(partitions)
-        # A position beyond what is durable with nothing in flight passed what holds no message.
+        ends, positions = self._consumer.known_ends(partitions), self._consumer.positions(partitions)
+        # With nothing in flight, a position may have passed what holds no message, as the marks of transactions.
         idle = self._flight.empty and not self._gathered
-        at = {
-            p: positions.get(p, 0) if idle else self._durable.get(p, positions.get(p, 0)) for p in partitions
-        }
-        self._meter.lagging({p: max(0, ends[p] - at[p]) for p in partitions})
+        at = {p: positions.get(p, 0) if idle else self._durable.get(p, 0) for p in partitions}
+        self._meter.lagging({p: max(0, end - at[p]) for p, end in ends.items()})
 
     def _reached(self, ends: Offsets) -> bool:
         if not self._assigned_once or self._gathered or not self._flight.empty or self._broken:
