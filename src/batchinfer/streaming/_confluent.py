@@ -88,6 +88,7 @@ class ConfluentClient:
                     told = f"state {_OURS[name]} instead" if _OURS[name] else "what it says is fixed"
                     raise SpecError(f"stream: '{name}' cannot be set: {told}", key=name)
         self._base = {"bootstrap.servers": spec.bootstrap_servers, **spec.settings}
+        self._patience_s = min(10.0, int(spec.settings.get("socket.timeout.ms", 60_000)) / 1e3)
         self._admin_client: admin.AdminClient | None = None
 
     def consumer(self, group: str) -> ConfluentConsumer:
@@ -133,7 +134,11 @@ class ConfluentClient:
 
     def partitions(self, topic: str) -> int | None:
         """See `Client.partitions`."""
-        found = _called(lambda: self._admin.list_topics(timeout=10), f"the topic {topic}").topics.get(topic)
+        listed = _called(
+            lambda: self._admin.list_topics(timeout=self._patience_s),
+            f"the topic {topic} at {self._spec.bootstrap_servers}",
+        )
+        found = listed.topics.get(topic)
         return len(found.partitions) if found is not None and found.error is None else None
 
     def create_topic(self, topic: str, partitions: int) -> None:
@@ -333,7 +338,10 @@ class ConfluentConsumer:
         # refused, and the rewind that follows asks anew.
         group = self._group
         if group is None:
-            self._group = group = self._consumer.consumer_group_metadata()
+            group = self._consumer.consumer_group_metadata()
+            if not self._consumer.memberid():  # brokers let what names no member through
+                raise GroupFenced("this member is not in the group any more")
+            self._group = group
         return group
 
     def close(self) -> None:

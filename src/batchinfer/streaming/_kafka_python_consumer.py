@@ -21,7 +21,7 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.future import Future as LoopFuture
 from kafka.structs import OffsetAndMetadata
 
-from batchinfer.errors import BrokerRefused
+from batchinfer.errors import BrokerRefused, GroupFenced
 from batchinfer.streaming._kafka_python_errors import translated
 from batchinfer.streaming._ports import Listener
 from batchinfer.streaming._records import Offsets, Records, TopicPartition
@@ -166,7 +166,10 @@ class KafkaPythonConsumer:
 
     def group(self) -> object:
         """See `Consumer.group`."""
-        return self._consumer.group_metadata()
+        group = self._consumer.group_metadata()
+        if group.generation_id < 0 or not group.member_id:  # brokers let what names no member through
+            raise GroupFenced("this member is not in the group any more")
+        return group
 
     def close(self) -> None:
         """See `Consumer.close`."""

@@ -1,0 +1,42 @@
+"""Both Kafka clients keep the promises of the port, against Apache Kafka and, where it can, the embedded broker."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+
+from batchinfer.testing import ClientConformance
+from tests import kafka
+
+pytestmark = pytest.mark.xdist_group("kafka")
+
+
+class TestConfluent(ClientConformance):
+    client = "confluent"
+    tiny_queue: ClassVar = {"producer_settings": {"queue.buffering.max.messages": 100}}
+    small_messages: ClassVar = {"message.max.bytes": 5_000}
+    impatient: ClassVar = {"socket.timeout.ms": 1_000}
+
+    @pytest.fixture
+    def broker(self, kafka_broker: kafka.Broker) -> kafka.Broker:
+        return kafka_broker
+
+
+class TestKafkaPython(ClientConformance):
+    client = "kafka-python"
+    tiny_queue: ClassVar = {"max_queue_mb": 0.01}
+    small_messages: ClassVar = {"max_request_size": 5_000}
+    impatient: ClassVar = {"bootstrap_timeout_ms": 1_000}
+
+    @staticmethod
+    def named(name: str) -> str:
+        return name.replace(".", "_")
+
+    @pytest.fixture
+    def broker(self, kafka_broker: kafka.Broker) -> kafka.Broker:
+        return kafka_broker
+
+    @pytest.mark.xfail(reason="kafka-python sends it as an empty one")
+    def test_a_header_without_a_value_stays_without(self) -> None:
+        super().test_a_header_without_a_value_stays_without()
