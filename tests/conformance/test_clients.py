@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pytest
+from tests import kafka
 
 from batchinfer.testing import ClientConformance
-from tests import kafka
 
 pytestmark = pytest.mark.xdist_group("kafka")
 
@@ -25,13 +25,10 @@ class TestConfluent(ClientConformance):
 
 class TestKafkaPython(ClientConformance):
     client = "kafka-python"
+    separator = "_"
     tiny_queue: ClassVar = {"max_queue_mb": 0.01}
     small_messages: ClassVar = {"max_request_size": 5_000}
     impatient: ClassVar = {"bootstrap_timeout_ms": 1_000}
-
-    @staticmethod
-    def named(name: str) -> str:
-        return name.replace(".", "_")
 
     @pytest.fixture
     def broker(self, kafka_broker: kafka.Broker) -> kafka.Broker:
