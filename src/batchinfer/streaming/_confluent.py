@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, TypeVar
@@ -72,6 +73,7 @@ _GROUP_FENCED = {
     _E.FENCED_INSTANCE_ID,
     _E.REBALANCE_IN_PROGRESS,
     _E._ASSIGNMENT_LOST,
+    _E._MAX_POLL_EXCEEDED,
 }
 _PRODUCER_FENCED = {_E._FENCED, _E.INVALID_PRODUCER_EPOCH, _E.PRODUCER_FENCED}
 _TOO_LARGE = {_E.MSG_SIZE_TOO_LARGE, _E.RECORD_LIST_TOO_LARGE}
@@ -257,6 +259,10 @@ class ConfluentConsumer:
         if error.retriable() or error.code() in _UNAVAILABLE or error.code() in _GROUP_FENCED:
             _log.warning("polling: %s", error)
             return True
+        if error.code() == _E._FATAL and "group.instance.id" in error.str():
+            raise BrokerRefused(
+                f"polling: {error.str()}", next_step="give each stream its own stream.instance_id"
+            )
         raise _translated(error, "polling")
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
@@ -456,7 +462,12 @@ class ConfluentProducer:
     def close(self) -> None:
         """See `Producer.close`."""
         self._producer.purge()
-        self._producer.close()
+        with warnings.catch_warnings():  # that it could not abort what it had lost already
+            warnings.simplefilter("ignore", RuntimeWarning)
+            try:
+                self._producer.close()
+            except ck.KafkaException as e:
+                _log.warning("closing a producer: %s", e.args[0].str())
 
 
 def _records(messages: list[Any]) -> Records:

@@ -14,11 +14,10 @@ from typing import Any, TypeVar
 import kafka
 from kafka import errors as ke
 from kafka.admin import ConfigResource
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
 from batchinfer.errors import BrokerUnavailable, SpecError
 from batchinfer.spec import StreamSpec
-from batchinfer.streaming._kafka_python_consumer import KafkaPythonConsumer
+from batchinfer.streaming._kafka_python_consumer import Assignor, KafkaPythonConsumer
 from batchinfer.streaming._kafka_python_errors import translated
 from batchinfer.streaming._kafka_python_producer import KafkaPythonProducer
 
@@ -46,6 +45,7 @@ _OURS = {
     "kafka_client": None,
 }
 """Settings on which the promises rest, and the key of the spec that states them instead."""
+_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _CONSUMER = frozenset(kafka.KafkaConsumer.DEFAULT_CONFIG)
 _PRODUCER = frozenset(kafka.KafkaProducer.DEFAULT_CONFIG)
 _ADMIN = frozenset(kafka.KafkaAdminClient.DEFAULT_CONFIG)
@@ -63,6 +63,15 @@ class KafkaPythonClient:
         _check("settings", spec.settings, _CONSUMER | _PRODUCER)
         _check("consumer_settings", spec.consumer_settings, _CONSUMER)
         _check("producer_settings", spec.producer_settings, _PRODUCER)
+        for section in (spec.settings, spec.consumer_settings, spec.producer_settings):
+            if (
+                section.get("security_protocol", "SSL") not in _PROTOCOLS
+            ):  # kafka-python takes the rest for PLAINTEXT
+                raise SpecError(
+                    f"stream: security_protocol is one of {', '.join(_PROTOCOLS)}, "
+                    f"not '{section['security_protocol']}'",
+                    key="security_protocol",
+                )
         servers = [server.strip() for server in spec.bootstrap_servers.split(",")]
         defaults = {"bootstrap_timeout_ms": _BOOTSTRAP_MS, "reconnect_backoff_max_ms": 1_000}
         self._base: dict[str, Any] = {**defaults, **spec.settings, "bootstrap_servers": servers}
@@ -85,10 +94,11 @@ class KafkaPythonClient:
             "group_instance_id": self._spec.instance_id,
             "enable_auto_commit": False,
             "isolation_level": "read_committed",
-            "partition_assignment_strategy": [CooperativeStickyAssignor],
+            "partition_assignment_strategy": [assignor := Assignor()],
         }
         settings = {**defaults, **_of(_CONSUMER, self._base), **own, **fixed}
-        return KafkaPythonConsumer(self._made(kafka.KafkaConsumer, settings), self._spec.bootstrap_servers)
+        consumer = self._made(kafka.KafkaConsumer, settings)
+        return KafkaPythonConsumer(consumer, assignor, self._spec.bootstrap_servers)
 
     def producer(self, transactional_id: str | None) -> KafkaPythonProducer:
         """See `Client.producer`."""

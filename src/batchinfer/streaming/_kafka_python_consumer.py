@@ -1,15 +1,20 @@
 """A member of a group on kafka-python.
 
 kafka-python calls a listener on its I/O thread, where nothing may wait. Ours asks brokers and commits, in the thread
-that polls: so polls run in a thread of their own, the listener only hands over what happened and lets the I/O thread
-go on with other things, and the caller of `poll` serves it while it waits. As with librdkafka, the group does not go
-on before the listener has returned.
+that polls: so kafka-python works in a thread of its own, the listener only hands over what happened and lets the I/O
+thread go on with other things, and the caller of `poll` serves it while it waits. As with librdkafka, the group does
+not go on before the listener has returned.
+
+kafka-python 3.0 forgets in three ways what a group agreed on. A poll that ends before the group has agreed drops what
+it agrees on next: so joining goes on between polls. A member that is thrown out while it joins comes back under
+another name, and is told of no loss: so the name is looked at. And it claims what it owned before, which is another
+member's by then: so it claims nothing.
 """
 
 from __future__ import annotations
 
-import logging
 import queue
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +23,8 @@ from typing import Any, TypeVar
 import kafka
 from kafka import errors as ke
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.base import MemberState
 from kafka.future import Future as LoopFuture
 from kafka.structs import OffsetAndMetadata
 
@@ -26,12 +33,13 @@ from batchinfer.streaming._kafka_python_errors import translated
 from batchinfer.streaming._ports import Listener
 from batchinfer.streaming._records import Offsets, Records, TopicPartition
 
-_log = logging.getLogger("batchinfer.kafka")
 _Found = TypeVar("_Found")
 
 _PATIENCE_MS = 30_000
 _POSITION_MS = 100
 _LEAVE_MS = 10_000
+_JOIN_MS = 500
+_SILENT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,60 +51,148 @@ class _Event:
     served: LoopFuture
 
 
-class KafkaPythonConsumer:
-    """See `batchinfer.streaming.Consumer`."""
+class Assignor(CooperativeStickyAssignor):  # type: ignore[misc]
+    """The cooperative sticky assignor, which claims what it was assigned only as the member that it was then."""
 
-    def __init__(self, consumer: kafka.KafkaConsumer, address: str) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.name_now: Callable[[], str] = str
+        self._name_then = ""
+
+    def on_assignment(self, assignment: Any, generation: int) -> None:
+        super().on_assignment(assignment, generation)
+        self._name_then = self.name_now()
+
+    def metadata(self, topics: Any) -> Any:
+        if self.name_now() != self._name_then:
+            self.member_assignment = None
+        return super().metadata(topics)
+
+
+class KafkaPythonConsumer:
+    """See `batchinfer.streaming.Consumer`. While the group agrees on who has what, polls bring nothing."""
+
+    def __init__(self, consumer: kafka.KafkaConsumer, assignor: Assignor, address: str) -> None:
         self._consumer = consumer
+        self._coordinator = consumer._coordinator
         self._address = address
-        self._polling = ThreadPoolExecutor(1, thread_name_prefix="kafka-poll")
+        assignor.name_now = lambda: str(consumer.group_metadata().member_id)
+        self._name_now = assignor.name_now
+        self._working = ThreadPoolExecutor(1, thread_name_prefix="kafka-poll")
+        self._joining: Future[None] | None = None
         self._told: queue.SimpleQueue[_Event | None] = queue.SimpleQueue()
-        """What the poll's caller has to serve; None wakes it when the poll is over."""
+        """What the caller of `poll` has to serve; None only wakes it."""
         self._listener: Listener | None = None
+        self._owned: set[TopicPartition] = set()
+        """What the listener knows of, as the member of the name."""
+        self._name = ""
+        self._silent_since: float | None = None
+        self._closing = False
 
     def subscribe(self, topics: Sequence[str], listener: Listener) -> None:
         """See `Consumer.subscribe`."""
         self._listener = listener
-        self._called(
-            lambda: self._consumer.subscribe(list(topics), listener=_Handover(self._told.put)),
-            f"the topics {', '.join(topics)}",
-        )
+        self._called(lambda: self._subscribe(topics), f"the topics {', '.join(topics)}")
+
+    def _subscribe(self, topics: Sequence[str]) -> None:
+        self._consumer.subscribe(list(topics), listener=_Handover(self._told.put))
+        for topic in topics:  # whom the group chooses to divide them has to know them
+            self._consumer.partitions_for_topic(topic)
 
     def poll(self, max_records: int, timeout_s: float) -> Records:
         """See `Consumer.poll`."""
-        found = self._served(lambda: self._consumer.poll(timeout_s * 1e3, max_records), "polling")
+        until = time.monotonic() + timeout_s
+        while self._joining is not None or self._coordinator.need_rejoin():
+            joining = self._joining = self._joining or self._submit(self._join)
+            if not self._serve_until(joining, until):
+                return Records.none()
+            self._joining = None
+            self._called(joining.result, "joining the group")
+        self._reconcile()
+        left_ms = max(0.0, until - time.monotonic()) * 1e3
+        polled = self._submit(lambda: self._consumer.poll(left_ms, max_records))
+        self._serve_until(polled, None)
+        found = self._called(polled.result, "polling")
+        self._see_that_it_is_heard()
+        if anew := self._reconcile():
+            found = {p: records for p, records in found.items() if _ours(p) not in anew}
         return (
             _records([record for records in found.values() for record in records])
             if found
             else Records.none()
         )
 
-    def _served(self, call: Callable[[], _Found], what: str) -> _Found:
-        """Call it in the polling thread, and serve the listener meanwhile."""
-        done: Future[_Found] = self._polling.submit(call)
+    def _join(self) -> None:
+        while not self._coordinator.poll(timeout_ms=_JOIN_MS) and not self._closing:
+            pass
+
+    def _submit(self, call: Callable[[], _Found]) -> Future[_Found]:
+        done = self._working.submit(call)
         done.add_done_callback(lambda _: self._told.put(None))
-        failure: BaseException | None = None
-        while (event := self._told.get()) is not None:
+        return done
+
+    def _serve_until(self, done: Future[Any], until: float | None) -> bool:
+        """Serve the listener until it is done, or the time has come; returns whether it is done."""
+        while not (done.done() and self._told.empty()):
             try:
-                if failure is None:
+                event = self._told.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                return False
+            if event is not None:
+                try:
                     self._serve(event)
-            except BaseException as e:  # the group has to go on, to be left in order
-                failure = e
-            finally:
-                served = event.served
-                self._consumer._net.call_soon_threadsafe(lambda served=served: served.success(None))
-        if failure is not None:
-            raise failure
-        return self._called(done.result, what)
+                finally:
+                    served = event.served
+                    self._consumer._net.call_soon_threadsafe(lambda served=served: served.success(None))
+        return True
 
     def _serve(self, event: _Event) -> None:
-        assert self._listener is not None
+        self._notice_the_loss()
         if event.kind == "assigned":
-            self.seek(self._listener.assigned(event.partitions))
-        elif event.kind == "revoked":
-            self._listener.revoked(event.partitions)
-        else:
-            self._listener.lost(event.partitions)
+            self._assign(event.partitions)
+        elif going := [p for p in event.partitions if p in self._owned]:
+            assert self._listener is not None
+            (self._listener.revoked if event.kind == "revoked" else self._listener.lost)(going)
+            self._owned.difference_update(going)
+
+    def _assign(self, partitions: list[TopicPartition]) -> Offsets:
+        assert self._listener is not None
+        self._name = self._name_now()
+        self._owned.update(partitions)
+        starts = self._listener.assigned(partitions)
+        self.seek(starts)
+        return starts
+
+    def _notice_the_loss(self) -> None:
+        """As a member of another name, all that there was is lost."""
+        if self._owned and self._name_now() != self._name:
+            assert self._listener is not None
+            lost = sorted(self._owned)
+            self._owned.clear()
+            self._listener.lost(lost)
+
+    def _reconcile(self) -> set[TopicPartition]:
+        """Assign anew what a member of another name has kept; returns it."""
+        self._notice_the_loss()
+        kept = [p for p in self.assignment() if p not in self._owned]
+        if kept:
+            starts = dict(self._assign(kept))
+            starts |= self.committed([p for p in kept if p not in starts])
+            self.seek(self.begin_offsets([p for p in kept if p not in starts]) | starts)
+        return set(kept)
+
+    def _see_that_it_is_heard(self) -> None:
+        """kafka-python falls silent where another member has taken its group.instance.id, and goes on reading."""
+        silent = self._coordinator.state is MemberState.STABLE and not self._coordinator._heartbeat_enabled
+        if not silent:
+            self._silent_since = None
+            return
+        self._silent_since = self._silent_since or time.monotonic()
+        if time.monotonic() - self._silent_since > _SILENT_SECONDS:
+            raise BrokerRefused(
+                "polling: another member has the same group.instance.id",
+                next_step="give each stream its own stream.instance_id",
+            )
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """See `Consumer.pause`."""
@@ -167,16 +263,22 @@ class KafkaPythonConsumer:
     def group(self) -> object:
         """See `Consumer.group`."""
         group = self._consumer.group_metadata()
-        if group.generation_id < 0 or not group.member_id:  # brokers let what names no member through
+        # Brokers let what names no member through, and what was read under another name may be another member's.
+        if group.generation_id < 0 or not group.member_id or group.member_id != self._name:
             raise GroupFenced("this member is not in the group any more")
         return group
 
     def close(self) -> None:
         """See `Consumer.close`."""
+        if self._closing:
+            return
+        self._closing = True
+        left = self._submit(lambda: self._consumer.close(autocommit=False, timeout_ms=_LEAVE_MS))
         try:
-            self._served(lambda: self._consumer.close(autocommit=False, timeout_ms=_LEAVE_MS), "leaving")
+            self._serve_until(left, None)
+            self._called(left.result, "leaving")
         finally:
-            self._polling.shutdown()
+            self._working.shutdown(wait=left.done())
 
     def _called(self, call: Callable[[], _Found], what: str) -> _Found:
         try:

@@ -112,14 +112,17 @@ class KafkaPythonProducer:
             self._waited(self._begun().commit_transaction, "committing the transaction")
 
     def abort(self) -> None:
-        """See `Producer.abort`."""
-        self._forget()
-        if not self._transactional:
-            self._drop()  # the only way to forget what is queued
-        elif self._stuck:
-            raise TransactionAborted("the producer still waits for its brokers", address=self._address)
-        elif self._producer is not None:
-            self._waited(self._producer.abort_transaction, "aborting the transaction")
+        """See `Producer.abort`. What comes after it begins with a new producer, which fences this one.
+
+        kafka-python 3.0 keeps offsets that a transaction was refused, and sends them with the next.
+        """
+        try:
+            if self._transactional and self._producer is not None and not self._stuck:
+                self._waited(self._producer.abort_transaction, "aborting the transaction")
+        except BatchinferError as e:
+            _log.warning("%s; its successor will", e.message)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """See `Producer.close`."""
@@ -148,7 +151,7 @@ class KafkaPythonProducer:
         self._queued, self._queued_bytes = [], 0
 
     def _drop(self) -> None:
-        producer, self._producer, self._ready = self._producer, None, False
+        producer, self._producer, self._ready, self._stuck = self._producer, None, False, False
         if producer is None:
             return
         producer._sender.force_close()  # `close` itself delivers what is queued first, or does not close at all

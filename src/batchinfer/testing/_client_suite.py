@@ -36,9 +36,9 @@ Settings = Mapping[str, str | int | float | bool]
 class ClientConformance:
     """Subclass it in a test module, set `client`, and give a fixture `broker`: a `BrokerUnderTest`.
 
-    The client's settings are Apache Kafka's own, with `separator` between their words. `tiny_queue` is a setting with which 2,000
-    messages do not fit the producer's queue at once, `small_messages` one with which it takes none of 5,000 bytes,
-    `impatient` those with which it gives up an absent broker after a second.
+    The client's settings are Apache Kafka's own, with `separator` between their words. `tiny_queue` is a setting with
+    which 2,000 messages do not fit the producer's queue at once, `small_messages` one with which it takes none of
+    5,000 bytes, `impatient` those with which it gives up an absent broker after a second.
     """
 
     client: ClassVar[str]
@@ -152,7 +152,7 @@ class ClientConformance:
             [b"one", None, b"", None, b"\x00\xff"],
             keys=[b"k1", b"k2", b"", None, None],
             headers=[[("a", b"1"), ("b", b""), ("a", b"2")], None, [("ä", b"\xff\x00")], None, None],
-            timestamps=[1_000, 0, 1_700_000_000_123, 1_700_000_000_124, None],
+            timestamps=[1_000, 1, 1_700_000_000_123, 1_700_000_000_124, None],
         )
         before = int(time.time() * 1e3)
         send(self.producer(), sent)
@@ -337,7 +337,7 @@ class ClientConformance:
         topic, group = self._broker.topic("suite", 4), new_name("group")
         producer, kept = self.producer(), partitions_of(topic, 4)
         first = self.member(topic, group)
-        first.on_revoked = lambda ps: first.consumer.commit(first.consumer.positions(ps))
+        first.on_revoked = lambda ps: first.consumer.commit({p: len(first.offsets(p)) for p in ps})
         until(lambda: len(first.owned) == 4, first)
         send(producer, messages(topic, numbered(40), keys=[b"%d" % n for n in range(40)]))
         first.until(40)
