@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import kafka
 from kafka import errors as ke
 from kafka.admin import ConfigResource
+from kafka.net.compat import KafkaNetClient
 
 from batchinfer.errors import BrokerUnavailable, SpecError
 from batchinfer.spec import StreamSpec
@@ -174,12 +175,22 @@ class KafkaPythonClient:
 
     def _made(self, kind: Callable[..., _Made], settings: Mapping[str, Any]) -> _Made:
         """A client with these settings, connected."""
-        told = dict(settings)
+        told, opened = dict(settings), []
+
+        def connect(**options: Any) -> Any:
+            opened.append(KafkaNetClient(**options))
+            return opened[-1]
+
+        told["kafka_client"] = connect
         if isinstance(provider := told.get("sasl_oauth_token_provider"), str):
             told["sasl_oauth_token_provider"] = _token_provider(provider)
         try:
             return kind(**told)
-        except (ke.KafkaConfigurationError, ValueError, TypeError, AssertionError, OSError) as e:
+        except Exception as e:
+            for client in opened:  # what could not be made does not close what it had opened
+                client.close()
+            if isinstance(e, ke.KafkaError) and not isinstance(e, ke.KafkaConfigurationError):
+                raise translated(e, "connecting", self._spec.bootstrap_servers) from e
             stated = {**self._spec.settings, **self._spec.consumer_settings, **self._spec.producer_settings}
             named = ", ".join(name for name in stated if name in str(e)) or ", ".join(stated)
             raise SpecError(
@@ -187,8 +198,6 @@ class KafkaPythonClient:
                 next_step="stream.settings are passed to kafka-python under its own names",
                 key=named,
             ) from e
-        except ke.KafkaError as e:
-            raise translated(e, "connecting", self._spec.bootstrap_servers) from e
 
 
 def _check(section: str, settings: Mapping[str, Any], known: frozenset[str]) -> None:

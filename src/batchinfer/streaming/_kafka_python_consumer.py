@@ -5,10 +5,10 @@ that polls: so kafka-python works in a thread of its own, the listener only hand
 thread go on with other things, and the caller of `poll` serves it while it waits. As with librdkafka, the group does
 not go on before the listener has returned.
 
-kafka-python 3.0 forgets in three ways what a group agreed on. A poll that ends before the group has agreed drops what
+kafka-python 3.0 forgets in some ways what a group agreed on. A poll that ends before the group has agreed drops what
 it agrees on next: so joining goes on between polls. A member that is thrown out while it joins comes back under
 another name, and is told of no loss: so the name is looked at. And it claims what it owned before, which is another
-member's by then: so it claims nothing.
+member's by then: so it claims nothing. Nor does it always take up what was paused: see `_take_up`.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ class KafkaPythonConsumer:
             self._joining = None
             self._called(joining.result, "joining the group")
         self._reconcile()
+        self._take_up()
         left_ms = max(0.0, until - time.monotonic()) * 1e3
         polled = self._submit(lambda: self._consumer.poll(left_ms, max_records))
         self._serve_until(polled, None)
@@ -121,6 +122,13 @@ class KafkaPythonConsumer:
             if found
             else Records.none()
         )
+
+    def _take_up(self) -> None:
+        """What was fetched before a pause is put back in line after it only where no partition stands there, and one
+        that has given all it had stands there until another comes."""
+        fetcher = self._consumer._fetcher
+        if not fetcher._next_partition_records:
+            fetcher._next_partition_records = None
 
     def _join(self) -> None:
         while not self._coordinator.poll(timeout_ms=_JOIN_MS) and not self._closing:
