@@ -6,10 +6,13 @@ INSTALLED := $(VENV)/.installed
 PIPELINE := pipelines/flight_delay
 BENCH := build/bench
 
+# The tests start hundreds of processes: without its bytecode, each of them would compile every import anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 POSTGRES_ABSENT := ! command -v postgres >/dev/null && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1
 
-.PHONY: help setup postgresql demo test coverage torture airflow-test check format bench bench-peers constraints pyfiles clean
+.PHONY: help setup postgresql demo test coverage torture stream-torture airflow-test check lint-ops format bench bench-peers constraints pyfiles clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -19,7 +22,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "batchinfer needs Python 3.11 or newer: make PYTHON=python3.11 …"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[cpu,dev,convert,quality,drift,spark,dask,airflow,postgres,kafka]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[cpu,dev,convert,quality,drift,spark,dask,airflow,postgres,metrics,lineage,kafka]'
 	@touch $@
 
 setup: $(INSTALLED) ## Set up .venv with all that demo, test and check need
@@ -40,7 +43,11 @@ coverage: $(INSTALLED) ## Run the tests and hold their coverage against the floo
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
 
 torture: $(INSTALLED) ## Run the seeded fault tests whole (minutes)
-	BATCHINFER_TORTURE=all $(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults $(ARGS)
+	BATCHINFER_TORTURE=all $(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults tests/conformance/test_stores.py \
+		tests/integration/test_sensitive.py $(ARGS)
+
+stream-torture: $(INSTALLED) ## Kill members of a stream and its broker a hundred times (minutes; Java and Maven)
+	BATCHINFER_TORTURE=all $(BIN)/python -m pytest tests/faults/test_stream.py tests/integration/stream $(ARGS)
 
 airflow-test: $(INSTALLED) ## Run the DAGs under Airflow's scheduler, and train anew (minutes)
 	BATCHINFER_AIRFLOW=1 $(BIN)/python -m pytest tests/integration/airflow $(ARGS)
@@ -50,6 +57,9 @@ check: $(INSTALLED) ## Lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lint-ops: $(INSTALLED) ## Lint images, compose stack, rules, dashboards and manifests; says which tools are absent
+	@$(BIN)/python docker/lint.py
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix-only --quiet .

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from batchinfer.model import _certify
 from batchinfer.spec import PipelineSpec, load_spec
 from tests import kafka, postgres
 
@@ -27,6 +28,14 @@ def postgres_url() -> Iterator[str]:
     """A database of this process' own PostgreSQL server; skips where none is installed."""
     with postgres.server() as url:
         yield url
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_sweeps() -> Iterator[None]:
+    """Models of the tests are small: nobody needs their best batch size to be measured with care."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_certify, "_SECONDS_A_SIZE", 0.005)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from batchinfer.spec import PipelineSpec
 from tests.kafka import Broker
@@ -107,7 +107,7 @@ def committed(broker: Broker, *topics: str, patience_s: float = 30) -> list[Any]
         for got in reader.consume(5000, 0.1):
             if got.error() is None:
                 found.append(got)
-            else:
+            elif got.error().code() == KafkaError._PARTITION_EOF:
                 ended.add((got.topic(), got.partition()))
     reader.close()
     return found

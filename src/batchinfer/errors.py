@@ -31,12 +31,14 @@
             └── GroupFenced                      the partitions are another member's by now
 
 Every error carries its fields as keyword arguments, and survives pickling with them: errors cross process
-boundaries on every engine but the local one.
+boundaries on every engine but the local one. Neither message nor fields hold a secret: see `batchinfer.secrets`.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
+
+from batchinfer.secrets import values_without_secrets, without_secrets
 
 __all__ = [
     "BatchinferError",
@@ -83,10 +85,11 @@ class BatchinferError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, next_step: str = "", **fields: Any) -> None:
+        message = without_secrets(message)
         super().__init__(message)
         self.message = message
-        self.next_step = next_step
-        self.fields = fields
+        self.next_step = without_secrets(next_step)
+        self.fields = {name: values_without_secrets(value) for name, value in fields.items()}
 
     def __str__(self) -> str:
         return f"{self.message}\n  → {self.next_step}" if self.next_step else self.message

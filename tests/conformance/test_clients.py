@@ -9,7 +9,11 @@ from tests import kafka
 
 from batchinfer.testing import ClientConformance
 
-pytestmark = pytest.mark.xdist_group("kafka")
+pytestmark = [
+    pytest.mark.xdist_group("kafka"),
+    # kafka-python leaves the sockets of vain attempts to be collected
+    pytest.mark.filterwarnings("ignore:unclosed .socket:ResourceWarning"),
+]
 
 
 class TestConfluent(ClientConformance):

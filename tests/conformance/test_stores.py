@@ -1,5 +1,6 @@
 """Every store keeps the promises of a results store."""
 
+import os
 from functools import partial
 
 import pytest
@@ -11,16 +12,19 @@ from batchinfer.testing import StoreConformance
 DELTA = "deltalake.table:DeltaTable"
 POSTGRES = "batchinfer.store._postgres"
 PARQUET = "batchinfer.store._parquet:ParquetStore"
+TORTURE = os.environ.get("BATCHINFER_TORTURE") == "all"
 
 
 class TestDeltaStore(StoreConformance):
     factory = partial(open_store, "delta")
+    every_kill = TORTURE
     steps = (f"{DELTA}.create", f"{DELTA}.create_write_transaction")
     decisive_step = f"{DELTA}.create_write_transaction"
 
 
 class TestParquetStore(StoreConformance):
     factory = partial(open_store, "parquet")
+    every_kill = TORTURE
     steps = (
         f"{PARQUET}._announce",
         f"{PARQUET}._prepare",
@@ -33,6 +37,7 @@ class TestParquetStore(StoreConformance):
 
 
 class TestPostgresStore(StoreConformance):
+    every_kill = TORTURE
     steps = (
         f"{POSTGRES}:PostgresStore._prepare",
         f"{POSTGRES}:PostgresStore._announce",

@@ -11,7 +11,8 @@ from __future__ import annotations
 import faulthandler
 
 PATIENCE_SECONDS = 100
-faulthandler.dump_traceback_later(PATIENCE_SECONDS, exit=True)
+if __name__ == "__main__":
+    faulthandler.dump_traceback_later(PATIENCE_SECONDS, exit=True)
 
 import argparse
 import os

@@ -22,9 +22,13 @@ import pytest
 from batchinfer.runs import RunRecords, RunReport, _job, open_results, read_drift, run
 from batchinfer.source import plan_units
 from batchinfer.spec import load_spec
+from tests.faults.child import STEPS
 from tests.postgres import drop_tables, table_path
 
 CHILD = Path(__file__).with_name("child.py")
+TORTURE = os.environ.get("BATCHINFER_TORTURE") == "all"
+STORES = ("delta", "parquet", "postgres")
+_WORDS = {"delta": ("transaction",), "parquet": ("changed places", "change places"), "postgres": ("COMMIT",)}
 ROWS_A_DAY = 3_000
 UNIT_ROWS = 500
 QUARANTINED = 2 + 3
@@ -41,6 +45,26 @@ SUITE = {
     ],
     "meta": {},
 }
+
+
+def stores_with(step: str) -> tuple[str, ...]:
+    """The stores whose runs come to a step: some steps are those of one alone."""
+    owner = [store for store, words in _WORDS.items() if any(word in step for word in words)]
+    return tuple(owner) or STORES
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A case of a test marked `in_turn` is tried on one store, the stores taking turns; `make torture` tries all."""
+    left_out = [item for item in items if item.get_closest_marker("in_turn") and not _has_its_turn(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _has_its_turn(item: pytest.Item) -> bool:
+    params = cast(dict[str, str], cast(pytest.Function, item).callspec.params)
+    stores = stores_with(params["step"])
+    turn = list(STEPS).index(params["step"]) % len(stores)
+    return params["faulty"] in stores if TORTURE else params["faulty"] == stores[turn]
 
 
 def results_digest(spec_file: Path, table: str = "") -> str:
@@ -125,7 +149,7 @@ class Child:
         return process.returncode
 
 
-@pytest.fixture(params=["delta", "parquet", "postgres"])
+@pytest.fixture(params=STORES)
 def faulty(
     request: pytest.FixtureRequest, pipeline: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Child:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -24,13 +23,13 @@ from batchinfer.runs import (
     run,
 )
 from batchinfer.spec import load_spec
-from tests.faults.conftest import Child, forget, results_digest
+from tests.faults.conftest import TORTURE, Child, forget, results_digest
 
 DAYS = ("2013-01-01", "2013-01-02", "2013-01-03")
 FIRST = date.fromisoformat(DAYS[0])
 RANGE = ("--backfill", DAYS[0], DAYS[-1])
 ROWS = 1_000
-MOMENTS = 30 if os.environ.get("BATCHINFER_TORTURE") == "all" else 3
+MOMENTS = 30 if TORTURE else 2
 
 
 @pytest.fixture
@@ -65,7 +64,8 @@ def undisturbed(child: Child) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.in_turn
+@pytest.mark.parametrize("jobs", ["1", "2"] if TORTURE else ["2"])
 @pytest.mark.parametrize(
     "step",
     [

@@ -11,15 +11,19 @@ import pytest
 
 from batchinfer.spec import load_spec
 from tests.faults.child import STEPS
-from tests.faults.conftest import QUARANTINED, ROWS_A_DAY, UNIT_ROWS, Child, forget, rerun, tables_of
+from tests.faults.conftest import (
+    QUARANTINED,
+    ROWS_A_DAY,
+    TORTURE,
+    UNIT_ROWS,
+    Child,
+    forget,
+    rerun,
+    tables_of,
+)
 
 UNITS = ROWS_A_DAY // UNIT_ROWS
-MOMENTS = 50 if os.environ.get("BATCHINFER_TORTURE") == "all" else 5
-WORDS = {"delta": ("transaction",), "parquet": ("changed places", "change places"), "postgres": ("COMMIT",)}
-ONLY = {
-    store: {step for step in STEPS if any(word in step for word in words)} for store, words in WORDS.items()
-}
-"""The steps that one store alone has."""
+MOMENTS = 50 if TORTURE else 3
 
 
 def undisturbed(child: Child) -> dict[str, Any]:
@@ -35,11 +39,9 @@ def touch_input(child: Child, seconds: int) -> None:
         os.utime(file, (seconds, seconds))
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("step", STEPS)
 def test_a_run_killed_at_each_step_ends_as_if_it_had_not_been(faulty: Child, step: str) -> None:
-    store = load_spec(faulty.spec_file).output.store
-    if any(step in steps for other, steps in ONLY.items() if other != store):
-        pytest.skip(f"the {store} store has no such step")
     touch_input(faulty, 2)
     expected = undisturbed(faulty)
     touch_input(faulty, 1)  # other work of the same rows, whose results are to be replaced
@@ -53,6 +55,7 @@ def test_a_run_killed_at_each_step_ends_as_if_it_had_not_been(faulty: Child, ste
     assert rerun(faulty).units["reused"] == UNITS
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize(
     ("step", "reused"),
     [

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pytest
 
 from batchinfer.core import StagingArea
+from batchinfer.engines import _dask
 from batchinfer.errors import SpecError, Transient
 from batchinfer.runs import run
 from batchinfer.runs._plan import Plan, make_plan
-from batchinfer.runs._work import RunWork, check_visible
+from batchinfer.runs._work import RunWork, _scorer, check_visible
 from batchinfer.runs._worker import Staging
 from batchinfer.source import plan_units
 from batchinfer.spec import EngineSpec
@@ -39,6 +40,7 @@ def staged_in(folder: Path) -> Staging:
 
 def test_many_threads_share_one_model_and_the_load_is_told_once(plan: Plan, tmp_path: Path) -> None:
     work = pickle.loads(pickle.dumps(RunWork.of(plan, staged_in(tmp_path / "staged"), (), None)))
+    _scorer.cache_clear()  # an earlier run of this process may have opened the model
     reports = []
     threads = [threading.Thread(target=lambda unit=unit: reports.append(work(unit))) for unit in plan.units]
     for thread in threads:
@@ -80,7 +82,8 @@ def test_a_spark_that_is_not_there_is_transient(plan: Plan, key: str) -> None:
         run(spec, {"ds": "d1"})
 
 
-def test_a_dask_scheduler_that_is_not_there_is_transient(plan: Plan) -> None:
+def test_a_dask_scheduler_that_is_not_there_is_transient(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_dask, "_CONNECT_SECONDS", 1)
     spec = plan.spec.model_copy(update={"engine": EngineSpec(kind="dask", address="tcp://127.0.0.1:1")})
     with pytest.raises(Transient, match=r"tcp://127.0.0.1:1.* cannot be reached"):
         run(spec, {"ds": "d1"})

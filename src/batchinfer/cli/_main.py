@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -28,6 +29,7 @@ from batchinfer.cli._options import (
 from batchinfer.cli._stream import kafka, stream
 from batchinfer.cli._tables import results, runs
 from batchinfer.errors import BatchinferError, DriftGate, Interrupted, UsageError
+from batchinfer.secrets import without_secrets
 
 _log = logging.getLogger("batchinfer.cli")
 
@@ -47,6 +49,19 @@ class _Group(click.Group):
         except KeyboardInterrupt:
             _say(ctx, Interrupted("stopped", next_step="nothing was changed; the same command starts again"))
             ctx.exit(Interrupted.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as e:  # nothing that we foresaw: a traceback, but not with what it may quote
+            _say_unforeseen(ctx, e)
+            ctx.exit(BatchinferError.exit_code)
+
+
+def _say_unforeseen(ctx: click.Context, error: Exception) -> None:
+    if logs_json(ctx):
+        _log.error("%s: %s", type(error).__name__, error, exc_info=error)
+    else:
+        said = "".join(traceback.format_exception(error))
+        click.echo(f"{without_secrets(said)}batchinfer: this is a defect; please report it", err=True)
 
 
 def _say(ctx: click.Context, error: BatchinferError) -> None:
@@ -102,11 +117,16 @@ def _log_to_stderr(ctx: click.Context, log_format: str) -> None:
     if log_format == "json":
         handler.setFormatter(_JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("batchinfer")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     ctx.call_on_close(lambda: logger.removeHandler(handler))
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
 
 
 class _JsonFormatter(logging.Formatter):
@@ -115,12 +135,12 @@ class _JsonFormatter(logging.Formatter):
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": without_secrets(record.getMessage()),
         }
         if run_id := getattr(record, "run_id", None):
             line["run_id"] = run_id
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = without_secrets(self.formatException(record.exc_info))
         return json.dumps(line)
 
 

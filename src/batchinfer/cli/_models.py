@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from batchinfer.cli._options import json_option
+from batchinfer.cli._options import handlings, json_option
 
 
 @click.group()
@@ -24,6 +24,12 @@ _registry = click.option("--registry", type=click.Path(), help="The registry's f
 @click.option("--config", type=click.Path(), help="YAML: what feeds the inputs, and what outputs become.")
 @click.option("--reference", type=click.Path(), help="Parquet: the training data, to measure drift against.")
 @click.option("--reference-by", metavar="COLUMN", help="Groups the reference as runs will, as the day.")
+@click.option(
+    "--sensitive",
+    multiple=True,
+    metavar="COLUMN=hash|drop",
+    help="What the bundle keeps of a reference's column.",
+)
 @click.option("--alias", help="Point this alias at the new version, as champion.")
 @_registry
 @json_option
@@ -32,7 +38,8 @@ def model_add(as_json: bool, **arguments: Any) -> None:
     from batchinfer.cli import _render
     from batchinfer.runs import add_model
 
-    bundle = add_model(arguments.pop("name"), **arguments)
+    sensitive = handlings(arguments.pop("sensitive"))
+    bundle = add_model(arguments.pop("name"), **arguments, sensitive=sensitive)
     _render.model_json(bundle) if as_json else _render.model(bundle)
 
 

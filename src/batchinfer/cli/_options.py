@@ -54,6 +54,15 @@ def pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
     return pairs
 
 
+def handlings(values: tuple[str, ...]) -> dict[str, Any]:
+    """`--sensitive COLUMN=hash|drop`."""
+    stated = pairs(values, "--sensitive")
+    for column, handling in stated.items():
+        if handling not in {"hash", "drop"}:
+            raise UsageError(f"--sensitive {column}={handling}: expected {column}=hash or {column}=drop")
+    return stated
+
+
 def read_spec(
     pipeline: str, overrides: tuple[str, ...], engine: str | None = None, *, scheduled: bool = False
 ) -> PipelineSpec:
@@ -77,7 +86,7 @@ def _value(key: str, text: str) -> Any:
     except yaml.YAMLError as e:
         problem = getattr(e, "problem", None) or "cannot be read"
         raise UsageError(
-            f"--set {key}={text}: not a YAML value: {problem}",
+            f"--set {key}=…: not a YAML value: {problem}",
             next_step="put quotes around it: --set 'KEY=\"VALUE\"'",
             key=key,
         ) from e

@@ -64,6 +64,11 @@ def report(found: RunReport, *, err: bool = False) -> None:
     for alert in found.alerts:
         sent = "sent to" if alert["delivered"] else f"NOT sent ({alert['error']}) to"
         pairs.append(("alert", f"{sent} {alert['channel']} {alert['receiver']}"))
+    pairs += [
+        ("warning", f"{told['channel']} {told['receiver']} was NOT told: {told['error']}")
+        for told in found.telemetry
+        if not told["delivered"]
+    ]
     for column, count in found.quality.get("nonfinite_scores", {}).items():
         pairs.append(("warning", f"{count:,} NaN or infinite values in '{column}'"))
     if found.error:

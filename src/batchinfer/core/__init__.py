@@ -37,6 +37,15 @@ from batchinfer.core._results import (
 )
 from batchinfer.core._sample import RowSample, hashed, pack_rows, unpack_rows
 from batchinfer.core._scoring import Scored, ScoringPath
+from batchinfer.core._sensitive import (
+    HASH_SECRET,
+    HIDDEN,
+    NOTHING_SENSITIVE,
+    Handling,
+    Sensitive,
+    without_values,
+)
+from batchinfer.core._stopwatch import Stopwatch, total_seconds
 from batchinfer.core._sums import exact_sum
 from batchinfer.core._transform import Transform, TransformSource
 from batchinfer.core._units import (
@@ -53,9 +62,12 @@ from batchinfer.core._units import (
 
 __all__ = [
     "EXPECTATIONS",
+    "HASH_SECRET",
+    "HIDDEN",
     "HIVE_NULL",
     "LINEAGE",
     "MODEL",
+    "NOTHING_SENSITIVE",
     "NULL_TO_READERS",
     "POSITION",
     "REASON",
@@ -66,6 +78,7 @@ __all__ = [
     "CommitInfo",
     "Engine",
     "Fence",
+    "Handling",
     "InputFile",
     "Lineage",
     "Model",
@@ -77,9 +90,11 @@ __all__ = [
     "RowSample",
     "Scored",
     "ScoringPath",
+    "Sensitive",
     "Slice",
     "StagedPart",
     "StagingArea",
+    "Stopwatch",
     "Store",
     "StoreHistory",
     "Tally",
@@ -104,5 +119,7 @@ __all__ = [
     "storable",
     "table_schema",
     "total_rows",
+    "total_seconds",
     "unpack_rows",
+    "without_values",
 ]

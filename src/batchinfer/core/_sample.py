@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from batchinfer.core import arrays
 from batchinfer.core._scoring import Scored
+from batchinfer.core._sensitive import NOTHING_SENSITIVE, Sensitive
 
 _BLOCK = 1 << 14
 
@@ -28,12 +29,14 @@ class RowSample:
         of_rows: how many the run reads.
         key: the result columns that name a row.
         features: the feature columns to keep; predictions are kept all.
+        sensitive: columns of which the sample holds hashes, or nothing.
     """
 
     rows: int
     of_rows: int
     key: tuple[str, ...]
     features: tuple[str, ...]
+    sensitive: Sensitive = NOTHING_SENSITIVE
 
     def take(self, scored: Scored) -> pa.RecordBatch | None:
         """The sampled rows of a batch: key, features, predictions. None where it has none."""
@@ -47,7 +50,8 @@ class RowSample:
         held = scored.features.schema.names
         columns |= {name: scored.features.column(name) for name in self.features if name in held}
         columns |= dict(zip(scored.predictions.schema.names, scored.predictions.columns, strict=True))
-        return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)).take(rows)
+        taken = pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)).take(rows)
+        return self.sensitive.hide(taken) if self.sensitive else taken
 
     def _highest(self) -> np.uint32:
         share = min(1.0, self.rows / max(self.of_rows, 1))

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from batchinfer.core import arrays
-from batchinfer.core._ports import BlockMap, Checks, Model, Profiler, Refusals, Tally
+from batchinfer.core._ports import BlockMap, Checks, Model, Profiler, Reason, Refusals, Tally
 from batchinfer.core._results import Lineage, result_schema
+from batchinfer.core._sensitive import NOTHING_SENSITIVE, Sensitive, without_values
 from batchinfer.core._transform import Transform
-from batchinfer.errors import InputError
+from batchinfer.errors import InputError, ModelError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class ScoringPath:
         carry: fields of the columns copied beside the predictions.
         checks: run on every row as it is read; rows that they refuse are not scored.
         profiler: profiles the features and predictions of every scored row.
+        sensitive: columns that the results hold as hashes, and whose values no error and no reason quotes.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class ScoringPath:
         *,
         checks: Checks | None = None,
         profiler: Profiler | None = None,
+        sensitive: Sensitive = NOTHING_SENSITIVE,
     ) -> None:
         self.model = model
         self.checks = checks
@@ -66,6 +69,8 @@ class ScoringPath:
         self.result_schema = result_schema([*key, *carry], model.output_schema)
         self._transform = transform
         self._kept = [*key, *carry]
+        self._sensitive = sensitive
+        self._hashed = sensitive.in_results
 
     def score(self, batch: pa.RecordBatch, lineage: Lineage, blocks: BlockMap[Any, Any] = map) -> Scored:
         """Score a batch of at least one row.
@@ -88,10 +93,10 @@ class ScoringPath:
         return replace(scored, refused=refused.joined(scored.refused.of(passed)), checks=checked)
 
     def _score(self, batch: pa.RecordBatch, lineage: Lineage, blocks: BlockMap[Any, Any]) -> Scored:
-        kept = [_stored(batch, field, lineage) for field in self._kept]
+        kept = [self._stored(batch, field, lineage) for field in self._kept]
         features = batch
         if self._transform is not None and batch.num_rows:
-            features = self._transform(batch, _place(lineage))
+            features = self._transform(batch, _place(lineage), quotes=not self._sensitive)
         predictions, refused = self._predict(features, blocks)
         if refused:
             good = arrays.from_numpy(refused.others(batch))
@@ -118,6 +123,8 @@ class ScoringPath:
     def _predict(
         self, features: pa.RecordBatch, blocks: BlockMap[Any, Any]
     ) -> tuple[pa.RecordBatch, Refusals]:
+        if features.num_rows and self._sensitive:
+            return self._predict_quietly(features, blocks)
         if features.num_rows:
             return self.model.score_rows(features, blocks)
         schema = self.model.output_schema
@@ -125,24 +132,41 @@ class ScoringPath:
             [pa.nulls(0, field.type) for field in schema], schema=schema
         ), Refusals.none()
 
+    def _predict_quietly(
+        self, features: pa.RecordBatch, blocks: BlockMap[Any, Any]
+    ) -> tuple[pa.RecordBatch, Refusals]:
+        """What the model's runtime says of a row that it cannot score may quote it."""
+        try:
+            predictions, refused = self.model.score_rows(features, blocks)
+        except ModelError as e:
+            quiet = type(e)(without_values(e.message), next_step=e.next_step)
+        else:
+            reasons = tuple(Reason(without_values(r.text), r.expectations) for r in refused.reasons)
+            return predictions, replace(refused, reasons=reasons)
+        raise quiet
+
+    def _stored(self, batch: pa.RecordBatch, field: pa.Field, lineage: Lineage) -> pa.Array:
+        if batch.schema.get_field_index(field.name) < 0:
+            raise InputError(
+                f"{lineage.source}: no column '{field.name}'", path=lineage.source, column=field.name
+            )
+        column = batch.column(field.name)
+        if field.name in self._hashed:
+            return self._hashed.hashed(field.name, column)
+        try:
+            return _as(column, field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
+            why = "" if field.name in self._sensitive else f": {e}"
+            refusal = InputError(
+                f"{_place(lineage)}: column '{field.name}' cannot be stored as {field.type}{why}",
+                path=lineage.source,
+                column=field.name,
+            )
+        raise refusal
+
 
 def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
     return column if column.type == kind else column.cast(kind)
-
-
-def _stored(batch: pa.RecordBatch, field: pa.Field, lineage: Lineage) -> pa.Array:
-    if batch.schema.get_field_index(field.name) < 0:
-        raise InputError(
-            f"{lineage.source}: no column '{field.name}'", path=lineage.source, column=field.name
-        )
-    try:
-        return _as(batch.column(field.name), field.type)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
-        raise InputError(
-            f"{_place(lineage)}: column '{field.name}' cannot be stored as {field.type}: {e}",
-            path=lineage.source,
-            column=field.name,
-        ) from e
 
 
 def _place(lineage: Lineage) -> str:

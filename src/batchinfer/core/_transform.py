@@ -93,21 +93,27 @@ class Transform:
         """
         return TransformSource.read(file, name).load()
 
-    def __call__(self, batch: pa.RecordBatch, where: str) -> pa.RecordBatch:
+    def __call__(self, batch: pa.RecordBatch, where: str, *, quotes: bool = True) -> pa.RecordBatch:
         """The features of `batch`, which lies at `where` (for the messages).
+
+        What the function raised is quoted, unless its text may hold a value that nobody is to see (`quotes`).
 
         Raises:
             TransformError: it raised, returned something else, other rows, or another schema than before.
         """
+        raised = None
         try:
             features = self._function(batch)
         except (Exception, SystemExit) as e:
+            raised = e
+        if raised is not None:
+            said = raised if quotes else "its text is left out, for the input has sensitive columns"
             raise TransformError(
-                f"transform {self.name} raised {type(e).__name__} on {where}: {e}",
+                f"transform {self.name} raised {type(raised).__name__} on {where}: {said}",
                 next_step="it must take every row: handle such values in it, or keep them out of the input",
                 transform=self.name,
                 where=where,
-            ) from e
+            ) from (raised if quotes else None)
         if isinstance(features, pa.Table):
             features = _one_batch(features)
         if not isinstance(features, pa.RecordBatch):

@@ -105,7 +105,8 @@ class UnitReport:
 
     `reasons` counts the quarantined rows by reason, `nonfinite` the NaN and infinite values by result column;
     `checks` and `profile` are tallies as JSON values, `sample` some of the scored rows: see `RowSample`;
-    `device` is what scored them: its `name`, and `notes` of what was unlike planned.
+    `device` is what scored them: its `name`, and `notes` of what was unlike planned; `seconds` where the time of
+    this attempt went: reading, scoring, writing.
     """
 
     unit: int
@@ -122,6 +123,7 @@ class UnitReport:
     device: dict[str, Any] | None = None
     model_loads: int = 0
     reused: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[StagedPart, ...]:

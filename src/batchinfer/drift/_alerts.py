@@ -33,6 +33,7 @@ from typing import Any, Literal, Self, cast, get_args
 from urllib.parse import urlsplit
 
 from batchinfer.errors import SpecError
+from batchinfer.secrets import without_secrets
 
 _log = logging.getLogger("batchinfer.drift")
 
@@ -348,5 +349,7 @@ def _run(command: Sequence[str], body: bytes, timeout_s: float) -> Delivery:
         if process.returncode:
             output.seek(max(output.seek(0, os.SEEK_END) - 500, 0))
             said = output.read().decode(errors="replace").strip()
-            return failed(f"exit {process.returncode}" + (f": {said}" if said else ""))
+            for argument in command[1:]:  # one may hold a token, and what the command says may quote it
+                said = said.replace(argument, "…") if len(argument) > 3 else said
+            return failed(f"exit {process.returncode}" + (f": {without_secrets(said)}" if said else ""))
     return Delivery("command", command[0], True, 1)

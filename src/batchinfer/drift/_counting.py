@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from bisect import bisect_right
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Literal
@@ -86,7 +87,7 @@ class NumberCounter:
         nulls = len(column) - len(values)
         below = [0] * len(self._edges)
         infinite, lows, highs, total = 0, list[float](), list[float](), Fraction(0)
-        matches = np.empty(min(BLOCK, len(values)), np.bool_)
+        matches = np.empty((len(self._edges), min(BLOCK, len(values))), np.bool_)
         for start in range(0, len(values), BLOCK):
             block = values[start : start + BLOCK]
             low, high = _range(block)
@@ -100,7 +101,7 @@ class NumberCounter:
                 if not len(block):
                     continue
                 low, high = _range(block)
-            self._count_block(block, low, high, matches[: len(block)], below)
+            self._count_block(block, low, high, matches[:, : len(block)], below)
             lows.append(float(low) + 0.0)  # of 0.0 and -0.0 the order of the rows would choose one
             highs.append(float(high) + 0.0)
             total += exact_sum(block, low, high)
@@ -116,13 +117,15 @@ class NumberCounter:
         matches: npt.NDArray[np.bool_],
         below: list[int],
     ) -> None:
-        """Add to `below` how many values lie below each edge."""
-        for place, edge in enumerate(self._edges):
-            if edge > high:
-                below[place] += len(block)
-            elif edge > low:
-                np.less(block, _at_least(edge, block.dtype), out=matches)
-                below[place] += int(np.count_nonzero(matches))
+        """Add to `below` how many values lie below each edge: all edges in one call, see `BLOCK`."""
+        first, end = bisect_right(self._edges, low), bisect_right(self._edges, high)
+        for place in range(end, len(below)):
+            below[place] += len(block)
+        if first < end:
+            found = matches[first:end]
+            np.less(block, _at_least(self._edges[first:end], block.dtype), out=found)
+            for place, row in enumerate(found, first):
+                below[place] += int(np.count_nonzero(row))
 
 
 def _range(block: npt.NDArray[Any]) -> tuple[Number, Number]:
@@ -130,12 +133,14 @@ def _range(block: npt.NDArray[Any]) -> tuple[Number, Number]:
 
 
 @lru_cache(maxsize=4096)
-def _at_least(edge: Number, dtype: np.dtype[Any]) -> Any:
-    """The least value of a dtype that is not less than an edge: both compare alike to all its values."""
+def _at_least(edges: tuple[Number, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The least values of a dtype that are not less than the edges, [edges, 1]: they compare alike to its values."""
     if dtype.kind in "iu":
-        return dtype.type(math.ceil(edge))
-    rounded = dtype.type(edge)
-    return rounded if rounded.item() >= edge else np.nextafter(rounded, dtype.type(math.inf))
+        return np.array([[math.ceil(edge)] for edge in edges], dtype)
+    with np.errstate(over="ignore"):  # past the dtype's greatest value comes infinity, which is right
+        rounded = np.array(edges, dtype)
+        too_low = [value < edge for value, edge in zip(rounded.tolist(), edges, strict=True)]
+        return np.where(too_low, np.nextafter(rounded, dtype.type(math.inf)), rounded)[:, None]
 
 
 class CategoryCounter:

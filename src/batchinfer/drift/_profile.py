@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from batchinfer.core import NOTHING_SENSITIVE, Sensitive
 from batchinfer.drift._bins import Bins, CategoryBins
 from batchinfer.drift._counting import CategoryCounter, NumberCounter, profiled_type
 from batchinfer.errors import InputError
@@ -148,10 +149,14 @@ class Column:
 
 
 class Profiler:
-    """Profiles batches on the reference's bins: implements `batchinfer.core.Profiler`. Thread-safe."""
+    """Profiles batches on the reference's bins: implements `batchinfer.core.Profiler`. Thread-safe.
 
-    def __init__(self, columns: Sequence[Column]) -> None:
+    The values of a sensitive feature are counted by their hashes, which the reference's bins then are of.
+    """
+
+    def __init__(self, columns: Sequence[Column], sensitive: Sensitive = NOTHING_SENSITIVE) -> None:
         self._columns = tuple(columns)
+        self._sensitive = sensitive
         self._counters = [
             CategoryCounter(c.bins) if isinstance(c.bins, CategoryBins) else NumberCounter(c.bins)
             for c in columns
@@ -165,7 +170,7 @@ class Profiler:
         """
         found = {}
         for column, counter in zip(self._columns, self._counters, strict=True):
-            values = _values(features if column.kind == "feature" else predictions, column)
+            values = self._values(features if column.kind == "feature" else predictions, column)
             counts, numbers = counter.count(values)
             found[column.name] = ColumnProfile(counts, None if numbers is None else Numbers(*numbers))
         return Profile(features.num_rows, found)
@@ -174,19 +179,22 @@ class Profiler:
         """A profile read back from a receipt."""
         return Profile.from_dict(value)
 
-
-def _values(batch: pa.RecordBatch, column: Column) -> pa.Array:
-    index = batch.schema.get_field_index(column.field)
-    if index < 0:
-        raise InputError(f"no column '{column.field}', which the model's reference has", column=column.field)
-    values = batch.column(index)
-    kind = values.type
-    wanted = "categories" if isinstance(column.bins, CategoryBins) else "numbers"
-    if pa.types.is_null(kind) or profiled_type(kind) == wanted:
-        return values
-    raise InputError(
-        f"column '{column.field}' is {kind}; the model's reference has {wanted} there",
-        column=column.field,
-        found=str(kind),
-        expected=wanted,
-    )
+    def _values(self, batch: pa.RecordBatch, column: Column) -> pa.Array:
+        index = batch.schema.get_field_index(column.field)
+        if index < 0:
+            raise InputError(
+                f"no column '{column.field}', which the model's reference has", column=column.field
+            )
+        values = batch.column(index)
+        if column.kind == "feature" and column.field in self._sensitive:
+            values = self._sensitive.hashed(column.field, values)
+        kind = values.type
+        wanted = "categories" if isinstance(column.bins, CategoryBins) else "numbers"
+        if pa.types.is_null(kind) or profiled_type(kind) == wanted:
+            return values
+        raise InputError(
+            f"column '{column.field}' is {kind}; the model's reference has {wanted} there",
+            column=column.field,
+            found=str(kind),
+            expected=wanted,
+        )

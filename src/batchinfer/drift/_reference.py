@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from batchinfer.core import arrays
+from batchinfer.core import NOTHING_SENSITIVE, Sensitive, arrays
 from batchinfer.drift._bins import bins_from
 from batchinfer.drift._choose import ScoredRows, choose_columns
 from batchinfer.drift._distance import psi
@@ -47,6 +48,7 @@ class Reference:
         left_out: columns that are not, and why.
         group_column: the column that `natural` comes from; None without groups.
         groups: how many groups were compared.
+        sensitive: columns of which it holds hashes, or nothing.
     """
 
     rows: int
@@ -54,11 +56,12 @@ class Reference:
     left_out: dict[str, str]
     group_column: str | None = None
     groups: int = 0
+    sensitive: Sensitive = NOTHING_SENSITIVE
 
     @property
     def profiler(self) -> Profiler:
         """Profiles runs on the reference's bins."""
-        return Profiler([each.column for each in self.columns])
+        return Profiler([each.column for each in self.columns], self.sensitive)
 
     @property
     def profile(self) -> Profile:
@@ -78,7 +81,7 @@ class Reference:
             }
             for each in self.columns
         ]
-        stated = {
+        stated: dict[str, Any] = {
             "format": _FORMAT,
             "rows": self.rows,
             "group_column": self.group_column,
@@ -86,6 +89,8 @@ class Reference:
             "left_out": self.left_out,
             "columns": columns,
         }
+        if self.sensitive:
+            stated["sensitive"] = {"columns": dict(self.sensitive.columns), "key_id": self.sensitive.key_id}
         return json.dumps(stated, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
 
     @classmethod
@@ -109,23 +114,30 @@ class Reference:
             )
             for each in value["columns"]
         )
-        return cls(value["rows"], columns, value["left_out"], value["group_column"], value["groups"])
+        sensitive = Sensitive(**value["sensitive"]) if "sensitive" in value else NOTHING_SENSITIVE
+        return cls(
+            value["rows"], columns, value["left_out"], value["group_column"], value["groups"], sensitive
+        )
 
 
 def build_reference(
-    read: Callable[[], Iterable[ScoredRows]], *, group_column: str | None = None
+    read: Callable[[], Iterable[ScoredRows]],
+    *,
+    group_column: str | None = None,
+    sensitive: Sensitive = NOTHING_SENSITIVE,
 ) -> Reference:
     """The reference of scored rows, in memory that does not grow with them.
 
     Args:
         read: gives the same batches each time; is called twice, to choose bins and to count on them.
         group_column: the name of what groups the rows, where `read` gives groups.
+        sensitive: features of which the reference is to hold hashes, or nothing.
 
     Raises:
         InputError: no rows, or groups that cannot be compared.
     """
-    columns, left_out = choose_columns(read())
-    profiler = Profiler(columns)
+    columns, left_out = choose_columns(read(), sensitive)
+    profiler = Profiler(columns, sensitive)
     whole: Profile | None = None
     groups: dict[str, Profile] = {}
     for features, predictions, labels in read():
@@ -166,6 +178,7 @@ def build_reference(
         left_out,
         group_column,
         len(compared),
+        sensitive,
     )
 
 

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from batchinfer.spec import EngineSpec
 
 _JOBS = 12
-"""Jobs that are queued at once: so many steps has the progress bar at least."""
-_MOST_UNITS = 200
-"""Units of one job: its tasks each get all of them, and use one."""
+"""Jobs that are queued at once: so many steps has the progress of many units at least."""
+_FEWEST_UNITS, _MOST_UNITS = 8, 200
+"""Units of one job: Spark plans each job anew, and a job's tasks each get all of its units, and use one."""
 _SCHEMA = "place long, outcome binary"
 
 
@@ -85,7 +85,7 @@ class SparkEngine:
         tag = f"batchinfer-{uuid.uuid4().hex}"
         attempts = Attempts()
         waiting = list(units)
-        size = min(_MOST_UNITS, max(1, math.ceil(len(units) / _JOBS)))
+        size = min(_MOST_UNITS, max(_FEWEST_UNITS, math.ceil(len(units) / _JOBS)))
         running: dict[Future[list[UnitReport | BatchinferError]], list[WorkUnit]] = {}
         with ThreadPoolExecutor(_JOBS, thread_name_prefix="spark-job") as jobs:
             try:

@@ -17,9 +17,9 @@ import yaml
 from pyarrow import fs
 
 from batchinfer.core import files
-from batchinfer.errors import ModelError
+from batchinfer.errors import ModelError, UsageError
 from batchinfer.model._bundle import MANIFEST, Bundle, read_bundle
-from batchinfer.spec import read_yaml
+from batchinfer.spec import holds_password, read_yaml
 
 try:
     import fcntl as _fcntl
@@ -49,6 +49,10 @@ class Registry:
 
     def __init__(self, location: str | None = None) -> None:
         self.location = location or os.environ.get("BATCHINFER_REGISTRY") or "models"
+        if holds_password(self.location):
+            raise UsageError(
+                "the registry's URL states a password", next_step="credentials come from the environment"
+            )
 
     def models(self) -> list[RegisteredModel]:
         """All models, by name."""

@@ -5,6 +5,7 @@ from batchinfer.quality._compile import compile_suite
 from batchinfer.quality._docs import render_docs
 from batchinfer.quality._expectation import Check, Expectation, Judgement, State
 from batchinfer.quality._foreign import run_foreign
+from batchinfer.quality._hidden import concerns, hide, hide_verdict
 from batchinfer.quality._result import validation_result
 from batchinfer.quality._suite import Suite, load_suite
 from batchinfer.quality._survey import Unsurveyed, survey
@@ -19,6 +20,9 @@ __all__ = [
     "SuiteTally",
     "Unsurveyed",
     "compile_suite",
+    "concerns",
+    "hide",
+    "hide_verdict",
     "load_suite",
     "refuses",
     "render_docs",

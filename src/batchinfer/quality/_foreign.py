@@ -9,7 +9,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -30,11 +30,18 @@ Place = tuple[str, int, int]
 """Where rows come from: file, position of the first one, number."""
 
 
-def run_foreign(expectations: Sequence[Expectation], schema: pa.Schema, read: Read) -> list[Check]:
+def run_foreign(
+    expectations: Sequence[Expectation],
+    schema: pa.Schema,
+    read: Read,
+    *,
+    quotes: Callable[[Expectation], bool] = lambda _: True,
+) -> list[Check]:
     """A check for each expectation, that knows Great Expectations' verdict and which rows it found unexpected.
 
     Reads their columns of the whole run into memory, once; all columns where an expectation has a row condition or
-    names none. Does nothing where there is no expectation.
+    names none. Does nothing where there is no expectation. The log says why one could not be judged, unless that may
+    hold a value that nobody is to see (`quotes`).
 
     Raises:
         MissingExtra: Great Expectations is not installed.
@@ -63,7 +70,9 @@ def run_foreign(expectations: Sequence[Expectation], schema: pa.Schema, read: Re
         int(frame.memory_usage(deep=True).sum()),
         time.perf_counter() - started,
     )
-    return [_check(one, result, places) for one, result in zip(expectations, results, strict=True)]
+    return [
+        _check(one, result, places, quotes(one)) for one, result in zip(expectations, results, strict=True)
+    ]
 
 
 def _columns(expectations: Sequence[Expectation], schema: pa.Schema) -> tuple[str, ...]:
@@ -119,7 +128,7 @@ def _stops_rows(one: Expectation) -> bool:
     return one.severity == "critical" and (mostly is None or mostly == 1)
 
 
-def _check(one: Expectation, found: dict[str, Any], places: list[Place]) -> Check:
+def _check(one: Expectation, found: dict[str, Any], places: list[Place], quotes: bool) -> Check:
     result = {key: value for key, value in (found["result"] or {}).items() if key not in _PER_ROW}
     raised = [
         info["exception_message"]
@@ -127,7 +136,8 @@ def _check(one: Expectation, found: dict[str, Any], places: list[Place]) -> Chec
         if isinstance(info, dict) and info.get("raised_exception")
     ]
     if raised:
-        _log.warning("Great Expectations could not judge %s: %s", one.name, raised[0])
+        said = raised[0] if quotes else "(left out: the input has sensitive columns)"
+        _log.warning("Great Expectations could not judge %s: %s", one.name, said)
         result["exception_message"] = raised[0]
     rows = found["result"].get("unexpected_index_list") if _stops_rows(one) else None
     marks = _marks(np.array(rows, np.int64), places) if rows else None

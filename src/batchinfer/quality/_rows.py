@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pyarrow as pa
 
-from batchinfer.core import POSITION, SOURCE, Lineage
-from batchinfer.core.arrays import to_numpy
+from batchinfer.core import NOTHING_SENSITIVE, POSITION, SOURCE, Lineage, Sensitive
+from batchinfer.core.arrays import from_numpy, to_numpy
 from batchinfer.quality._condition import Condition
 from batchinfer.quality._expectation import Expectation, Judgement, State
 from batchinfer.quality._values import Mask, at, missing
@@ -39,6 +39,7 @@ class RowCheck:
         shape: how an unexpected value is shown: of one column, as a pair, or by column.
         counts_missing: whether the result tells of missing rows (not for null and not null themselves).
         condition: the rows that the expectation is about.
+        sensitive: columns of which examples show hashes, or nothing.
     """
 
     expectation: Expectation
@@ -48,6 +49,7 @@ class RowCheck:
     shape: Literal["value", "pair", "record"] = "value"
     counts_missing: bool = True
     condition: Condition | None = None
+    sensitive: Sensitive = NOTHING_SENSITIVE
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -113,7 +115,7 @@ class RowCheck:
             else:
                 found = found[np.argpartition(places, EXAMPLES)[:EXAMPLES]]
         found = found[np.argsort(positions[found], kind="stable")]
-        shown = [at(column, found) for column in columns]
+        shown = [self._shown(name, column, found) for name, column in zip(self.reads, columns, strict=True)]
         values: list[Any]
         if self.shape == "value":
             values = shown[0]
@@ -123,6 +125,12 @@ class RowCheck:
             values = [dict(zip(self.reads, row, strict=True)) for row in zip(*shown, strict=True)]
         first = zip(positions[found].tolist(), values, strict=True)
         return [[lineage.source, position, value] for position, value in first]
+
+    def _shown(self, name: str, column: pa.Array, rows: Any) -> list[Any]:
+        if name not in self.sensitive:
+            return at(column, rows)
+        hidden = self.sensitive.shown(name, column.take(from_numpy(rows)))
+        return at(hidden, np.arange(len(rows)))
 
     def _result(self, state: State, counted: int) -> dict[str, Any]:
         rows, absent, unexpected = state["rows"], state["missing"], state["unexpected"]

@@ -11,6 +11,7 @@ from batchinfer.errors import BatchinferError, QualityGate, StoreError, Transien
 from batchinfer.runs._drift import said_drift
 from batchinfer.runs._records import RunRecords
 from batchinfer.runs._report import RunReport
+from batchinfer.secrets import without_secrets
 from batchinfer.spec import PipelineSpec
 
 if TYPE_CHECKING:
@@ -86,4 +87,4 @@ def _facts(report: RunReport, error: BaseException | None) -> RunFacts:
 
 def _one_line(error: BaseException) -> str:
     said = error.message if isinstance(error, BatchinferError) else f"{type(error).__name__}: {error}"
-    return " ".join(said.split())[:500] or type(error).__name__
+    return " ".join(without_secrets(said).split())[:500] or type(error).__name__

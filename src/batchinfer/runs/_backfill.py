@@ -23,6 +23,7 @@ from batchinfer.runs._backfill_report import BackfillReport, DayReport, DayStatu
 from batchinfer.runs._drift import hold_drift
 from batchinfer.runs._job import open_results, run_plan, standing
 from batchinfer.runs._plan import Loaded, Plan, check_parameters, load, make_plan
+from batchinfer.runs._telemetry import tell_backfill
 from batchinfer.spec import AlertsSpec, PipelineSpec, parameters_of
 from batchinfer.store import ResultsStore
 
@@ -128,6 +129,7 @@ def backfill(
                 work.each(pool, todo, lambda day: work.attempt(day, engine))
     except KeyboardInterrupt as e:
         told = report("interrupted")
+        tell_backfill(spec, told)
         done = told.counts["done"] + told.counts["skipped"]
         raise Interrupted(
             f"the backfill was stopped: {done} of {len(days)} days are done, and stay so",
@@ -136,7 +138,9 @@ def backfill(
         ) from e
     finally:
         work.progress.finished()
-    return report()
+    told = report()
+    tell_backfill(spec, told)
+    return told
 
 
 def days_between(start: date, end: date) -> tuple[str, ...]:

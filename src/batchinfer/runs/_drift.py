@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchinfer import source
-from batchinfer.core import RowSample, UnitReport, arrays, unpack_rows
+from batchinfer.core import HASH_SECRET, RowSample, Sensitive, UnitReport, arrays, unpack_rows
 from batchinfer.drift import (
     DriftReport,
     MeasuredRun,
@@ -26,7 +26,7 @@ from batchinfer.drift import (
     measure,
 )
 from batchinfer.errors import DriftGate, SpecError
-from batchinfer.model import PROFILE, Scorer
+from batchinfer.model import PROFILE, REFERENCE, Scorer
 from batchinfer.runs._report import RunReport
 from batchinfer.spec import DriftSpec, PipelineSpec
 from batchinfer.store import append_once, read_appended
@@ -44,17 +44,27 @@ class DriftPlan:
     profiler: Profiler
     digest: str
 
-    def sample(self, rows: int, key: tuple[str, ...]) -> RowSample:
-        """Which of the run's `rows` to keep aside."""
+    def sample(self, rows: int, key: tuple[str, ...], sensitive: Sensitive) -> RowSample:
+        """Which of the run's `rows` to keep aside, and of which columns hashes: those of the reference too.
+
+        The key comes from the results, which may hold its hashes already.
+        """
         features = [c.column.field for c in self.reference.columns if c.column.kind == "feature"]
-        return RowSample(SAMPLE_ROWS, rows, key, tuple(name for name in features if name not in key))
+        kept = tuple(name for name in features if name not in key)
+        hidden = {**self.reference.sensitive.columns, **sensitive.columns}
+        hashed = {name for name in key if name in sensitive.in_results}
+        hides = Sensitive(
+            {name: how for name, how in hidden.items() if name not in hashed},
+            sensitive.key_id or self.reference.sensitive.key_id,
+        )
+        return RowSample(SAMPLE_ROWS, rows, key, kept, hides)
 
 
-def load_drift(spec: PipelineSpec, scorer: Scorer) -> DriftPlan | None:
+def load_drift(spec: PipelineSpec, scorer: Scorer, sensitive: Sensitive) -> DriftPlan | None:
     """The reference that the spec names, with a profiler on its bins; None where the spec asks for no drift.
 
     Raises:
-        SpecError: the model's bundle has no reference.
+        SpecError: the model's bundle has no reference, or one that shows sensitive columns, or with other hashes.
         InputError: the reference's rows cannot be read or scored.
     """
     if spec.drift is None:
@@ -68,11 +78,44 @@ def load_drift(spec: PipelineSpec, scorer: Scorer) -> DriftPlan | None:
                 key="drift.reference",
             )
         reference = Reference.from_json(text)
+        _check_hidden(reference, scorer, sensitive)
     else:
         path = spec.drift.reference
-        reference = build_reference(lambda: scored_rows(path, scorer))
+        reference = build_reference(lambda: scored_rows(path, scorer), sensitive=sensitive)
         text = reference.to_json().encode()
     return DriftPlan(reference, reference.profiler, hashlib.sha256(text).hexdigest())
+
+
+def _check_hidden(reference: Reference, scorer: Scorer, sensitive: Sensitive) -> None:
+    """Hold what the bundle keeps of sensitive columns against what the spec lets anyone keep."""
+    held = reference.sensitive
+    columns = {c.column.field for c in reference.columns if c.column.kind == "feature"} | set(
+        _sampled(scorer)
+    )
+    for name, handling in sensitive.columns.items():
+        if name in columns and held.columns.get(name) not in {handling, "drop"}:
+            shown = "hashes" if name in held else "values"
+            raise SpecError(
+                f"input.sensitive: '{name}' is to be kept as {handling}, but the reference in the bundle of "
+                f"{scorer.identity} has its {shown}",
+                next_step=f"add the model again with --reference and --sensitive {name}={handling}",
+                column=name,
+            )
+    if held.key_id is not None:
+        own = Sensitive.of(held.columns).key_id
+        if own != held.key_id:
+            raise SpecError(
+                f"the reference in the bundle of {scorer.identity} was hashed with another {HASH_SECRET} than this "
+                f"one: its id is {own}, expected {held.key_id}",
+                next_step="set the key that the model was added with, or add it again with this one",
+                expected=held.key_id,
+                found=own,
+            )
+
+
+def _sampled(scorer: Scorer) -> list[str]:
+    content = scorer.bundle.read(REFERENCE)
+    return [] if content is None else pq.read_schema(pa.BufferReader(content)).names
 
 
 def scored_rows(path: str, scorer: Scorer) -> Iterator[ScoredRows]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from batchinfer.core import RUN_ID, files
+from batchinfer.core import RUN_ID, Sensitive, files
 from batchinfer.drift import (
     DriftHistory,
     Predictions,
@@ -24,6 +24,7 @@ from batchinfer.errors import SpecError, UsageError
 from batchinfer.model import REFERENCE, Registry, Scorer
 from batchinfer.runs._drift import SAMPLE, SAMPLE_ROWS, read_drift, scored_rows
 from batchinfer.runs._job import find_rows, open_results
+from batchinfer.runs._plan import load_sensitive
 from batchinfer.runs._records import RunRecords
 from batchinfer.spec import DriftSpec, PipelineSpec
 
@@ -103,11 +104,11 @@ def write_drift_pages(
             run_id=run.run_id,
         )
     scorer = Scorer.of(Registry(spec.registry).resolve(run.model))
-    drift = spec.drift or DriftSpec()
+    drift, sensitive = spec.drift or DriftSpec(), load_sensitive(spec)
     pages = DriftPages(files.join(folder, "history.html"), files.join(folder, "evidently.html"))
     files.write_bytes(pages.history, chart_page(history).encode())
     left_out = write_drift_report(
-        _reference_sample(drift, scorer),
+        _reference_sample(drift, scorer, sensitive),
         pq.read_table(pa.BufferReader(sample)),
         measured=stated["columns"],
         drifted_columns=drift.thresholds.drifted_columns,
@@ -118,12 +119,18 @@ def write_drift_pages(
     path = files.join(folder, "labels.html")
     rows = find_rows(open_results(spec, output_path), {RUN_ID: run.run_id})
     key = spec.input.key
-    joined = join_labels(rows, read_labels(labels, key, label_column), key, label_column)
+    # Both by their hashes, also where the results hold the key as it is: errors name the first of each.
+    clear = Sensitive(
+        {c: how for c, how in sensitive.columns.items() if c in sensitive.clear}, sensitive.key_id
+    )
+    of_key = Sensitive({c: how for c, how in sensitive.columns.items() if c in key}, sensitive.key_id)
+    known = of_key.hide_table(read_labels(labels, key, label_column))
+    joined = join_labels(clear.hide_table(rows), known, key, label_column)
     write_labels_report(joined.table, target=joined.target, predictions=_predictions(scorer), path=path)
     return DriftPages(pages.history, pages.evidently, path, left_out, joined.unlabelled)
 
 
-def _reference_sample(drift: DriftSpec, scorer: Scorer) -> pa.Table:
+def _reference_sample(drift: DriftSpec, scorer: Scorer, sensitive: Sensitive) -> pa.Table:
     if drift.reference != "model":
         tables, rows = [], 0
         for features, predictions, _ in scored_rows(drift.reference, scorer):
@@ -132,7 +139,7 @@ def _reference_sample(drift: DriftSpec, scorer: Scorer) -> pa.Table:
             rows += features.num_rows
             if rows >= SAMPLE_ROWS:
                 break
-        return pa.concat_tables(tables).slice(0, SAMPLE_ROWS)
+        return sensitive.hide_table(pa.concat_tables(tables).slice(0, SAMPLE_ROWS))
     content = scorer.bundle.read(REFERENCE)
     if content is None:
         raise SpecError(

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from batchinfer import source
-from batchinfer.core import MODEL, POSITION, REASON, RUN_ID, SOURCE, Lineage, ScoringPath, arrays
+from batchinfer.core import MODEL, POSITION, REASON, RUN_ID, SOURCE, Lineage, ScoringPath, Sensitive, arrays
 from batchinfer.errors import InputError, UsageError
 from batchinfer.model import Registry, Scorer
 from batchinfer.runs._job import find_rows, open_quarantine, open_results
-from batchinfer.runs._plan import load_transform
+from batchinfer.runs._plan import load_sensitive, load_transform
 from batchinfer.spec import PipelineSpec, fill_parameters
 
 
@@ -28,7 +28,7 @@ class Explanation:
         run_id: the run that wrote it.
         source: the file it came from.
         position: its row in the file.
-        inputs: the source row's columns.
+        inputs: the source row's columns; of sensitive ones their hashes, or `(sensitive)`.
         stored: the result columns as the table holds them.
         rescored: the same, scored now.
         bit_exact: whether all their bits agree.
@@ -52,7 +52,7 @@ def explain(
 
     Args:
         spec: the pipeline.
-        key: the key columns' values, as text.
+        key: the key columns' values, as text; of a column that the results hold hashed, a value or its hash.
         parameters: run parameters; partition columns among them narrow the search.
 
     Raises:
@@ -68,11 +68,14 @@ def explain(
         )
     path = fill_parameters(spec.output.path, parameters, key="output.path")
     narrowed = {k: v for k, v in parameters.items() if k in spec.output.partition_by}
-    found = find_rows(open_results(spec, path), {**key, **narrowed})
+    sensitive = load_sensitive(spec)
+    hidden = {k: sensitive.asked(k, v) if k in sensitive else v for k, v in key.items()}
+    stored = {k: hidden[k] if k in sensitive.in_results else v for k, v in key.items()}
+    found = find_rows(open_results(spec, path), {**stored, **narrowed})
     if not found.num_rows:
-        said = ", ".join(f"{k}={v}" for k, v in {**key, **narrowed}.items())
+        said = ", ".join(f"{k}={v}" for k, v in {**hidden, **narrowed}.items())
         refused = open_quarantine(spec, path)
-        if refused.exists() and (rows := find_rows(refused, {**key, **narrowed})).num_rows:
+        if refused.exists() and (rows := find_rows(refused, {**hidden, **narrowed})).num_rows:
             row = rows.to_pylist()[0]
             raise UsageError(
                 f"{path} has no row with {said}: it was quarantined ({row[REASON]}), from {row[SOURCE]}, "
@@ -83,21 +86,22 @@ def explain(
             f"{path} has no row with {said}",
             next_step="batchinfer runs list shows what was scored, and with which parameters",
         )
-    return [_explain_row(spec, row) for row in _rows(found)]
+    return [_explain_row(spec, row, sensitive) for row in _rows(found)]
 
 
 def _rows(table: pa.Table) -> list[pa.Table]:
     return [table.slice(i, 1) for i in range(table.num_rows)]
 
 
-def _explain_row(spec: PipelineSpec, row: pa.Table) -> Explanation:
+def _explain_row(spec: PipelineSpec, row: pa.Table, sensitive: Sensitive) -> Explanation:
     stated = row.to_pylist()[0]
     scorer = Scorer.of(Registry(spec.registry).resolve(stated[MODEL]))
     batch = _source_row(stated[SOURCE], stated[POSITION])
     lineage = Lineage(
         stated[MODEL], stated[RUN_ID], stated[SOURCE], arrays.from_numpy(np.array([stated[POSITION]]))
     )
-    path = ScoringPath(scorer, load_transform(spec), [row.schema.field(c) for c in spec.input.key], [])
+    key = [row.schema.field(c) for c in spec.input.key]
+    path = ScoringPath(scorer, load_transform(spec), key, [], sensitive=sensitive)
     scored = path.score(batch, lineage)
     if scored.refused:
         reason = scored.refused.reason(0).text
@@ -114,7 +118,10 @@ def _explain_row(spec: PipelineSpec, row: pa.Table) -> Explanation:
         run_id=stated[RUN_ID],
         source=stated[SOURCE],
         position=stated[POSITION],
-        inputs=batch.to_pylist()[0],
+        inputs={
+            name: sensitive.shown(name, column).to_pylist()[0]
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        },
         stored={name: stated[name] for name in outputs},
         rescored={name: scored.results.to_pylist()[0][name] for name in outputs},
         bit_exact=all(_bits(b) == _bits(a) for b, a in zip(before, after, strict=True)),

@@ -19,10 +19,12 @@ from batchinfer.core import (
     CommitInfo,
     Engine,
     Fence,
+    Stopwatch,
     UnitReport,
     check_ledger,
     files,
     total_rows,
+    total_seconds,
 )
 from batchinfer.engines import open_engine
 from batchinfer.errors import BatchinferError, CommitUnknown, Interrupted, UsageError
@@ -34,8 +36,10 @@ from batchinfer.runs._quality import VALIDATION, hold_gate, judge_suite, row_qua
 from batchinfer.runs._quarantine import Original, begin_quarantine, staged_schema, stored_schema
 from batchinfer.runs._records import RunRecords
 from batchinfer.runs._report import RunReport
+from batchinfer.runs._telemetry import RunTelemetry
 from batchinfer.runs._work import RunWork, check_visible
 from batchinfer.runs._worker import Staging
+from batchinfer.secrets import without_secrets
 from batchinfer.spec import PipelineSpec
 from batchinfer.store import ResultsStore, open_store, read_receipt
 
@@ -88,7 +92,13 @@ def run(
             their commit failed, as that of the quarantined rows. Running again makes either good.
     """
     started = time.perf_counter()
-    return run_plan(make_plan(spec, parameters or {}), progress=progress, started=started)
+    telemetry = RunTelemetry(spec, "run")
+    try:
+        plan = make_plan(spec, parameters or {})
+    except BaseException as e:
+        telemetry.unplanned(parameters or {}, e)
+        raise
+    return run_plan(plan, progress=progress, started=started, telemetry=telemetry)
 
 
 def run_plan(
@@ -98,6 +108,7 @@ def run_plan(
     started: float | None = None,
     force: bool = False,
     engine: Engine | None = None,
+    telemetry: RunTelemetry | None = None,
 ) -> RunReport:
     """Do what a plan says; see `run`.
 
@@ -107,21 +118,33 @@ def run_plan(
         started: when the run's time began, by `time.perf_counter`; None for now.
         force: score all units again, also those that are staged or whose rows readers see.
         engine: an engine that several runs share, of the spec's kind; None opens one for this run.
+        telemetry: who tells of the run; None for a day of a backfill.
     """
-    started = time.perf_counter() if started is None else started
+    watch = Stopwatch(started)
+    if started is None:
+        started = time.perf_counter()
+    else:
+        watch.lap("plan")
+    telemetry = telemetry or RunTelemetry(plan.spec, "backfill")
     spec, records = plan.spec, RunRecords()
     report = _first_report(plan)
     records.write(report)
     _log.info("planned %d rows in %d units", plan.rows, len(plan.units), extra={"run_id": plan.run_id})
+    telemetry.started(plan, report)
+    watch.lap("tell")
     try:
         work = partial(_work, plan, progress or _Silent(), engine)
-        report, finish = _work_and_commit(plan, report, started, records, work, force=force)
+        report, finish = _work_and_commit(plan, report, started, records, work, watch=watch, force=force)
         # From here on readers see the results. A kill or an error before the end is made good by a rerun.
         finish()
-        report = _timed(report, time.perf_counter() - started).with_(status="done")
+        watch.lap("finish")
+        report = _staged(_timed(report, time.perf_counter() - started), watch).with_(status="done")
     except KeyboardInterrupt as e:
         seconds = time.perf_counter() - started
-        stopped = report.with_(status="interrupted", seconds=round(seconds, 3), error="interrupted")
+        stopped = _staged(report, watch).with_(
+            status="interrupted", seconds=round(seconds, 3), error="interrupted"
+        )
+        stopped = stopped.with_(telemetry=telemetry.ended(plan, stopped, e))
         records.write(stopped)
         raise Interrupted(
             f"run {plan.run_id} was stopped before its end; what it had done by then is kept",
@@ -133,13 +156,17 @@ def run_plan(
         status = "unknown" if isinstance(e, CommitUnknown) else "failed"
         seconds = time.perf_counter() - started
         told = e.fields.get("report") if isinstance(e, BatchinferError) else None
-        failed = (told or report).with_(status=status, seconds=round(seconds, 3), error=str(e) or repr(e))
+        failed = _staged(told or report, watch)
+        said = without_secrets(str(e) or repr(e))
+        failed = failed.with_(status=status, seconds=round(seconds, 3), error=said)
         failed = failed.with_(alerts=tell(spec, records, failed, e))
+        failed = failed.with_(telemetry=telemetry.ended(plan, failed, e))
         records.write(failed)
         if isinstance(e, BatchinferError):
             e.fields["report"] = failed
         raise
     report = report.with_(alerts=tell(spec, records, report))
+    report = report.with_(telemetry=telemetry.ended(plan, report))
     records.write(report)
     _log.info("committed version %s", report.table_version, extra={"run_id": plan.run_id})
     hold_drift(spec, report)
@@ -178,6 +205,7 @@ def _work_and_commit(
     records: RunRecords,
     work: Callable[[Staging, tuple[Original, ...]], tuple[list[UnitReport], SuiteChecks | None]],
     *,
+    watch: Stopwatch,
     force: bool,
 ) -> tuple[RunReport, Callable[[], None]]:
     """Go as far as the results' commit. Returns the report with its version, and what is left to be done."""
@@ -200,14 +228,18 @@ def _work_and_commit(
     if force:
         files.delete(staging.results.receipts)
     originals = begin_quarantine(quarantine, plan.run_id, plan.originals, plan.partitions)
+    watch.lap("begin")
     reports, checks = work(staging, originals)
+    watch.lap("score")
     check_ledger(plan.units, reports)
     report = _summed(report, reports, started)
     if any(unit.quarantine for unit in reports):
         # Marks the parts as this run's, so that a sweep finds them should the run end here.
         quarantine.begin(plan.run_id, stored_schema(originals), plan.partitions)
     report = _judge(plan, report, reports, checks, records)
+    watch.lap("judge")
     committed = report.with_(table_version=_commit(results, fence, reports, report))
+    watch.lap("commit")
     return committed, partial(finish, committed, reports, again=force)
 
 
@@ -247,6 +279,7 @@ def _summed(report: RunReport, reports: Sequence[UnitReport], started: float) ->
         # Without workers elsewhere, the session is the one that the plan opened.
         model_loads=sum(unit.model_loads for unit in reports) or 1,
         devices=_devices(reports),
+        timings={"workers": total_seconds(unit.seconds for unit in reports)},
     )
     return _timed(summed, time.perf_counter() - started)
 
@@ -270,6 +303,10 @@ def _devices(reports: Sequence[UnitReport]) -> list[dict[str, Any]]:
 def _timed(report: RunReport, seconds: float) -> RunReport:
     read_now = report.rows.read if report.units["reused"] < report.units["total"] else 0
     return report.with_(seconds=round(seconds, 3), rows_per_second=int(read_now / seconds))
+
+
+def _staged(report: RunReport, watch: Stopwatch) -> RunReport:
+    return report.with_(timings={"stages": watch.seconds, **report.timings})
 
 
 def _judge(

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchinfer import model
-from batchinfer.core import arrays
+from batchinfer.core import NOTHING_SENSITIVE, Handling, Sensitive, arrays
 from batchinfer.drift import FixedSample, ScoredRows, build_reference
 from batchinfer.errors import InputError, UsageError
 from batchinfer.model import PROFILE, REFERENCE, Bundle, Scorer
@@ -31,6 +31,7 @@ def add_model(
     config: str | Path | Mapping[str, Any] | None = None,
     reference: str | Path | None = None,
     reference_by: str | None = None,
+    sensitive: Mapping[str, Handling] | None = None,
     registry: str | None = None,
     alias: str | None = None,
 ) -> Bundle:
@@ -41,37 +42,47 @@ def add_model(
         reference: a Parquet file with the rows that the model was trained on. They are scored; their profile
             and up to 5,000 of them, with the scores and all other columns, become part of the bundle.
         reference_by: a column of the reference that groups its rows as runs will, as the day.
+        sensitive: columns of the reference that the bundle holds hashed, or not at all (drop), as the spec's
+            `input.sensitive`.
 
     Raises:
         ModelError, InputError: see `batchinfer.model.add_model`.
         InputError: the reference cannot be read or scored, has no rows, or cannot be grouped.
+        SpecError: columns are to be hashed, and there is no key.
     """
     if reference_by is not None and reference is None:
         raise UsageError("--reference-by groups the rows of a reference, and there is none")
-    describe = None if reference is None else partial(_describe, Path(reference), reference_by)
+    hides = Sensitive.of(sensitive) if sensitive else NOTHING_SENSITIVE
+    describe = None if reference is None else partial(_describe, Path(reference), reference_by, hides)
     return model.add_model(
         name, onnx=onnx, sample=sample, config=config, describe=describe, registry=registry, alias=alias
     )
 
 
-def _describe(path: Path, group_column: str | None, scorer: Scorer, folder: Path) -> None:
+def _describe(
+    path: Path, group_column: str | None, sensitive: Sensitive, scorer: Scorer, folder: Path
+) -> None:
     """Write `profile.json` and `reference.parquet`. Rows are scored once, and kept on disk for the second pass."""
     try:
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as e:
         raise InputError(f"{path}: cannot read the reference: {e}", path=str(path)) from e
     with file, tempfile.TemporaryDirectory(prefix="batchinfer-reference-") as temporary:
-        _check_columns(path, file.schema_arrow, scorer, group_column)
+        _check_columns(path, file.schema_arrow, scorer, group_column, sensitive)
         scored = Path(temporary) / "scored.arrows"
         sample = _score(file, scorer, group_column, scored)
         if sample is None:
             raise InputError(f"{path}: the reference has no rows that the model can score", path=str(path))
-        reference = build_reference(partial(_read_scored, scored), group_column=group_column)
+        reference = build_reference(
+            partial(_read_scored, scored), group_column=group_column, sensitive=sensitive
+        )
         (folder / PROFILE).write_text(reference.to_json(), encoding="utf-8")
-        pq.write_table(sample, folder / REFERENCE, compression="zstd")
+        pq.write_table(sensitive.hide_table(sample), folder / REFERENCE, compression="zstd")
 
 
-def _check_columns(path: Path, schema: pa.Schema, scorer: Scorer, group_column: str | None) -> None:
+def _check_columns(
+    path: Path, schema: pa.Schema, scorer: Scorer, group_column: str | None, sensitive: Sensitive
+) -> None:
     try:
         scorer.check_columns({field.name: field.type for field in schema})
     except InputError as e:
@@ -85,6 +96,14 @@ def _check_columns(path: Path, schema: pa.Schema, scorer: Scorer, group_column: 
             path=str(path),
             column=group_column,
         )
+    for column in sensitive.columns:
+        if column not in schema.names:
+            raise InputError(
+                f"{path}: no column '{column}', which is said to be sensitive",
+                next_step=f"it has {', '.join(schema.names)}",
+                path=str(path),
+                column=column,
+            )
     predicted = set(scorer.output_schema.names) - set(scorer.columns)
     if taken := sorted(predicted & set(schema.names)):
         raise InputError(

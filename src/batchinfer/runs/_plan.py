@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from batchinfer.core import (
     REASON,
     InputFile,
     Partition,
+    Sensitive,
     Transform,
     WorkUnit,
     result_schema,
@@ -26,6 +28,7 @@ from batchinfer.quality import Suite
 from batchinfer.runs._drift import DriftPlan, load_drift
 from batchinfer.runs._quality import SuitePlan, plan_checks, read_suite
 from batchinfer.spec import PipelineSpec, fill_parameters, parameters_of
+from batchinfer.telemetry import check_telemetry
 
 _OWN_COLUMNS = {EXPECTATIONS, REASON, *(field.name for field in LINEAGE)}
 """What the quarantine says of a row. An input column of such a name could not be told from it."""
@@ -53,6 +56,7 @@ class Plan:
     inputs: tuple[InputFile, ...]
     units: tuple[WorkUnit, ...]
     partitions: tuple[Partition, ...]
+    sensitive: Sensitive
     suite: SuitePlan | None = None
     drift: DriftPlan | None = None
 
@@ -75,6 +79,7 @@ class Loaded:
     scorer: Scorer
     suite: Suite | None
     drift: DriftPlan | None
+    sensitive: Sensitive
     spec_digest: str
 
 
@@ -83,11 +88,24 @@ def load(spec: PipelineSpec) -> Loaded:
 
     Raises:
         SpecError, ModelError, TransformError: one of them does not exist, or cannot be loaded.
+        SpecError: columns are to be hashed, and there is no key, or not that of the model's reference.
         InputError: the reference of drift cannot be read or scored.
     """
     transform = load_transform(spec)
     scorer = load_model(spec)
-    return Loaded(transform, scorer, read_suite(spec), load_drift(spec, scorer), spec.digest())
+    sensitive = load_sensitive(spec)
+    drift = load_drift(spec, scorer, sensitive)
+    digest = spec.digest() + (sensitive.key_id or "")  # another key writes other hashes
+    return Loaded(transform, scorer, read_suite(spec), drift, sensitive, digest)
+
+
+def load_sensitive(spec: PipelineSpec) -> Sensitive:
+    """The spec's sensitive columns, with the key of this process.
+
+    Raises:
+        SpecError: columns are to be hashed, and there is no key.
+    """
+    return Sensitive.of(spec.input.sensitive, spec.output.clear)
 
 
 def make_plan(spec: PipelineSpec, parameters: Mapping[str, str], loaded: Loaded | None = None) -> Plan:
@@ -104,19 +122,24 @@ def make_plan(spec: PipelineSpec, parameters: Mapping[str, str], loaded: Loaded 
         ModelError: no such model, or it cannot be loaded.
         NoInput: there is nothing to score.
         InputError: the input is not what the pipeline takes.
+        MissingExtra: metrics or lineage are asked for, and what takes them is not installed.
     """
     check_parameters(spec, parameters)
     if spec.alerts.webhook is not None:
         from batchinfer.drift import check_webhook
 
         check_webhook(spec.alerts.webhook)
+    check_telemetry(spec)
     input_path = fill_parameters(spec.input.path, parameters, key="input.path")
     output_path = fill_parameters(spec.output.path, parameters, key="output.path")
     loaded = loaded or load(spec)
     transform, scorer, drift = loaded.transform, loaded.scorer, loaded.drift
     found = source.discover(input_path)
+    sensitive = loaded.sensitive
+    _check_sensitive(found, sensitive, scorer)
     key, carry = source.kept_fields(found, spec.input.key, spec.output.carry)
-    suite = plan_checks(loaded.suite, source.schema_of(found))
+    key, carry = sensitive.in_results.fields(key), sensitive.in_results.fields(carry)
+    suite = plan_checks(loaded.suite, source.schema_of(found), sensitive)
     checked = suite.columns if suite is not None else ()
     source.check_columns(found, checked, lambda types: None)
     columns = None
@@ -140,11 +163,12 @@ def make_plan(spec: PipelineSpec, parameters: Mapping[str, str], loaded: Loaded 
         transform=transform,
         key=key,
         carry=carry,
-        originals=source.original_fields(found, {*spec.output.partition_by, *_OWN_COLUMNS}),
+        originals=sensitive.fields(source.original_fields(found, {*spec.output.partition_by, *_OWN_COLUMNS})),
         columns=columns,
         inputs=tuple(file.input for file in found.files),
         units=source.plan_units(found.files, partitions, columns),
         partitions=tuple(sorted(set(partitions.values()))),
+        sensitive=sensitive,
         suite=suite,
         drift=drift,
     )
@@ -190,6 +214,25 @@ def check_parameters(spec: PipelineSpec, parameters: Mapping[str, str]) -> None:
             )
         if not value:
             raise UsageError(f"the parameter '{name}' is empty", parameter=name)
+
+
+def _check_sensitive(found: source.Discovered, sensitive: Sensitive, scorer: Scorer) -> None:
+    """A column that is misspelt would be kept as it is."""
+    known = [*source.schema_of(found).names, *scorer.columns]
+    for column in sensitive.columns:
+        if column not in known:
+            near = difflib.get_close_matches(column, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(known[:20])}"
+            raise SpecError(
+                f"input.sensitive: neither the input nor the model has a column '{column}'; {hint}",
+                column=column,
+            )
+        if any(column in file.hive for file in found.files):
+            raise SpecError(
+                f"input.sensitive: '{column}' stands in the names of the input's folders, which every result row names",
+                next_step="partition the input by another column",
+                column=column,
+            )
 
 
 def _partitions(

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchinfer import source
-from batchinfer.core import UnitReport, WorkUnit, merge_counts
+from batchinfer.core import Sensitive, UnitReport, WorkUnit, merge_counts
 from batchinfer.errors import QualityGate
 from batchinfer.quality import (
     Check,
@@ -22,6 +22,9 @@ from batchinfer.quality import (
     SuiteChecks,
     SuiteTally,
     compile_suite,
+    concerns,
+    hide,
+    hide_verdict,
     load_suite,
     refuses,
     run_foreign,
@@ -43,6 +46,7 @@ class SuitePlan:
     compiled: tuple[Check, ...]
     uncompiled: tuple[Expectation, ...]
     schema: pa.Schema
+    sensitive: Sensitive
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -61,7 +65,15 @@ class SuitePlan:
             for unit in units:
                 yield from source.read_unit(unit, columns)
 
-        checks = [*survey(self.compiled, read), *run_foreign(self.uncompiled, self.schema, read)]
+        surveyed = survey(self.compiled, read)
+        found = [
+            *(new for new, old in zip(surveyed, self.compiled, strict=True) if new is not old),
+            *run_foreign(
+                self.uncompiled, self.schema, read, quotes=lambda one: not concerns(one, self.sensitive)
+            ),
+        ]
+        checks = [new for new, old in zip(surveyed, self.compiled, strict=True) if new is old]
+        checks += [hide_verdict(check, self.sensitive) for check in found]
         checks.sort(key=lambda check: check.expectation.index)
         return SuiteChecks(checks, quarantines=quality.on_failure == "quarantine")
 
@@ -75,16 +87,16 @@ def read_suite(spec: PipelineSpec) -> Suite | None:
     return None if spec.suite_file is None else load_suite(spec.suite_file)
 
 
-def plan_checks(suite: Suite | None, schema: pa.Schema) -> SuitePlan | None:
-    """A suite, compiled for an input of `schema`.
+def plan_checks(suite: Suite | None, schema: pa.Schema, sensitive: Sensitive) -> SuitePlan | None:
+    """A suite, compiled for an input of `schema`; what it says of `sensitive` columns holds none of their values.
 
     Raises:
         SpecError: it does not fit the input; names file, expectation and column.
     """
     if suite is None:
         return None
-    compiled, uncompiled = compile_suite(suite, schema)
-    return SuitePlan(suite, tuple(compiled), tuple(uncompiled), schema)
+    compiled, uncompiled = hide(*compile_suite(suite, schema), sensitive)
+    return SuitePlan(suite, tuple(compiled), tuple(uncompiled), schema, sensitive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +203,8 @@ def _said(check: Check, judgement: Judgement) -> str:
     told = _told(check, judgement)
     if "unexpected_count" in told:
         found = f"{told['unexpected_count']} of {told.get('element_count', '?')} rows"
-    else:
+    elif "observed_value" in judgement.result:
         found = f"observed {told.get('observed_value')}"
+    else:
+        found = "what was observed is sensitive"
     return f"{check.expectation.name}: {found}"

@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 
 from batchinfer import source
 from batchinfer.core import (
+    NOTHING_SENSITIVE,
     Lineage,
     Partition,
     Reason,
     Refusals,
+    Sensitive,
     StagedPart,
     StagingArea,
     WorkUnit,
@@ -94,13 +96,22 @@ class UnitQuarantine:
         originals: the input's columns, and the fields that they are kept in.
         model: `name@version`, for the lineage.
         run_id: the run's id, for the lineage.
+        sensitive: columns that are kept as hashes.
     """
 
-    def __init__(self, unit: WorkUnit, originals: Sequence[Original], model: str, run_id: str) -> None:
+    def __init__(
+        self,
+        unit: WorkUnit,
+        originals: Sequence[Original],
+        model: str,
+        run_id: str,
+        sensitive: Sensitive = NOTHING_SENSITIVE,
+    ) -> None:
         self._unit = unit
         self._originals = originals
         self._model = model
         self._run_id = run_id
+        self._sensitive = sensitive
         self._reasons: list[Reason] = []
         self._refused: dict[str, list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]]] = {}
 
@@ -131,10 +142,15 @@ class UnitQuarantine:
             places, codes = refused[path]
             here = codes[np.searchsorted(places, positions)]
             lineage = Lineage(self._model, self._run_id, path, arrays.from_numpy(positions))
-            columns = [_original(rows, original, path) for original in self._originals]
+            columns = [self._original(rows, original, path) for original in self._originals]
             columns += [*self._why(here), *lineage.columns()]
             writer.write(pa.RecordBatch.from_arrays(columns, schema=schema))
         return writer.finish()
+
+    def _original(self, rows: pa.RecordBatch, original: Original, path: str) -> pa.Array:
+        if original.column not in self._sensitive or rows.schema.get_field_index(original.column) < 0:
+            return _original(rows, original, path)
+        return self._sensitive.hashed(original.column, rows.column(original.column))
 
     def _why(self, codes: npt.NDArray[np.int32]) -> tuple[pa.Array, pa.Array]:
         """The reason and the failed expectations of each row: each distinct one is made once."""

@@ -35,6 +35,9 @@ class RunReport:
         started_at: when this attempt began; UTC, ISO 8601.
         error: what went wrong, where the status is not done.
         alerts: what became of the alert that the run gave rise to, receiver by receiver.
+        timings: where the time went, in seconds: `stages` of the run's wall time (plan, tell, begin, score,
+            judge, commit, finish), and `workers`, of all threads and machines together (read, score, write).
+        telemetry: what became of metrics and lineage, receiver by receiver.
     """
 
     run_id: str
@@ -54,6 +57,8 @@ class RunReport:
     started_at: str = ""
     error: str | None = None
     alerts: list[dict[str, Any]] = field(default_factory=list)
+    timings: dict[str, dict[str, float]] = field(default_factory=dict)
+    telemetry: list[dict[str, Any]] = field(default_factory=list)
 
     def with_(self, **changes: Any) -> RunReport:
         """A copy with other values."""

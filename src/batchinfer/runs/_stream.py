@@ -198,7 +198,10 @@ def _sinks(client: Client, plan: StreamPlan, consumer: Consumer) -> list[Sink]:
         pipeline=plan.spec.name,
         exactly_once=exactly_once,
         output_limit_bytes=client.message_limit_bytes(stream.output_topic or stream.dead_letters),
-        letter_limit_bytes=client.message_limit_bytes(stream.dead_letters),
+        # What is sensitive is not written a second time: the letter says where its value is.
+        letter_limit_bytes=0
+        if plan.spec.input.sensitive
+        else client.message_limit_bytes(stream.dead_letters),
     )
     sink = TopicSink(
         topics,

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchinfer.core import ScoringPath, Transform, run_id, storable
+from batchinfer.core import ScoringPath, Sensitive, Transform, run_id, storable
 from batchinfer.errors import SpecError
 from batchinfer.model import REFERENCE, Bundle, Registry, Scorer
 from batchinfer.quality import Suite, SuiteChecks, Unsurveyed, compile_suite, refuses
 from batchinfer.runs._drift import DriftPlan, load_drift
-from batchinfer.runs._plan import load_transform
+from batchinfer.runs._plan import load_sensitive, load_transform
 from batchinfer.runs._quality import read_suite
 from batchinfer.spec import PipelineSpec, StreamSpec, parameters_of
 from batchinfer.streaming import Decoder, MessageScorer, open_decoder
@@ -68,6 +68,7 @@ class _Fixed:
     stream: StreamSpec
     transform: Transform | None
     suite: Suite | None
+    sensitive: Sensitive
     spec_digest: str
 
 
@@ -88,7 +89,9 @@ class StreamPlanner:
                 next_step="name one table, and partition it with output.partition_by",
                 key="output.path",
             )
-        self._fixed = _Fixed(spec, stream, load_transform(spec), read_suite(spec), spec.digest())
+        sensitive = load_sensitive(spec)
+        digest = spec.digest() + (sensitive.key_id or "")
+        self._fixed = _Fixed(spec, stream, load_transform(spec), read_suite(spec), sensitive, digest)
         self._decoder: tuple[pa.Schema, Decoder] | None = None
 
     def resolve(self) -> Bundle:
@@ -100,10 +103,14 @@ class StreamPlanner:
         fixed = self._fixed
         spec, scorer = fixed.spec, Scorer.of(bundle)
         schema = _schema(fixed, scorer)
+        if unknown := sorted(fixed.sensitive.columns.keys() - {*schema.names}):
+            raise SpecError(f"input.sensitive: no message has a column '{unknown[0]}'", column=unknown[0])
         checks = None if fixed.suite is None else _checks(fixed.suite, spec, schema)
-        drift = load_drift(spec, scorer)
+        drift = load_drift(spec, scorer, fixed.sensitive)
         key, carry = (
-            tuple(pa.field(n, storable(schema.field(n).type, f"the column '{n}'")) for n in names)
+            fixed.sensitive.in_results.fields(
+                [pa.field(n, storable(schema.field(n).type, f"the column '{n}'")) for n in names]
+            )
             for names in (spec.input.key, spec.output.carry)
         )
         path = ScoringPath(
@@ -113,6 +120,7 @@ class StreamPlanner:
             carry,
             checks=checks,
             profiler=drift.profiler if drift is not None else None,
+            sensitive=fixed.sensitive,
         )
         identity = run_id(
             pipeline=spec.name,

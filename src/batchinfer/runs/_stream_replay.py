@@ -145,7 +145,7 @@ class _Replay:
                 self.left["another reason"] += 1
                 continue
             if PREFIX + "value_bytes" in told:
-                self.left["too large for the dead-letter topic: its value is at its source alone"] += 1
+                self.left["their values are at their sources alone"] += 1
                 continue
             times = int(told.get(REPLAYED, b"0") or b"0") + 1
             own = [(h["key"], h["value"]) for h in row["headers"] or () if not h["key"].startswith(PREFIX)]

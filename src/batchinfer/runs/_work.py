@@ -17,6 +17,7 @@ from batchinfer.core import (
     Profiler,
     RowSample,
     ScoringPath,
+    Sensitive,
     Transform,
     TransformSource,
     UnitReport,
@@ -51,6 +52,7 @@ class RunWork:
     sample: RowSample | None
     checks: Checks | None
     profiler: Profiler | None
+    sensitive: Sensitive
     staging: Staging
 
     @classmethod
@@ -68,9 +70,12 @@ class RunWork:
             carry=plan.carry,
             originals=originals,
             columns=plan.columns,
-            sample=drift.sample(plan.rows, plan.spec.input.key) if drift is not None else None,
+            sample=drift.sample(plan.rows, plan.spec.input.key, plan.sensitive)
+            if drift is not None
+            else None,
             checks=checks,
             profiler=drift.profiler if drift is not None else None,
+            sensitive=plan.sensitive,
             staging=staging,
         )
 
@@ -97,12 +102,19 @@ class RunWork:
         return Worker(
             run_id=self.run_id,
             path=ScoringPath(
-                scorer, transform, self.key, self.carry, checks=self.checks, profiler=self.profiler
+                scorer,
+                transform,
+                self.key,
+                self.carry,
+                checks=self.checks,
+                profiler=self.profiler,
+                sensitive=self.sensitive,
             ),
             columns=self.columns,
             key=tuple(field.name for field in self.key),
             originals=self.originals,
             sample=self.sample,
+            sensitive=self.sensitive,
             staging=self.staging,
             blocks=blocks,
             on_rows=on_rows,

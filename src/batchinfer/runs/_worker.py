@@ -18,13 +18,16 @@ from batchinfer.core import (
     RowCounts,
     RowSample,
     ScoringPath,
+    Sensitive,
     StagingArea,
+    Stopwatch,
     Tally,
     UnitReport,
     WorkUnit,
     arrays,
     pack_rows,
 )
+from batchinfer.errors import BatchinferError, RunFailed
 from batchinfer.runs._quarantine import Original, UnitQuarantine
 from batchinfer.store import PartWriter, intact, part_name, read_receipt, write_receipt
 
@@ -50,6 +53,7 @@ class Worker:
         key: the columns that name a row.
         originals: the input's columns, and the fields that the quarantine keeps them in.
         sample: which of the scored rows to keep aside; None for none.
+        sensitive: columns of whose values no part, receipt or error holds more than a hash.
         staging: where to stage.
         blocks: how blocks of a batch are scored: see `BlockMap`.
         on_rows: told of each batch's rows when they are scored or reused.
@@ -67,6 +71,7 @@ class Worker:
         key: tuple[str, ...],
         originals: tuple[Original, ...],
         sample: RowSample | None,
+        sensitive: Sensitive,
         staging: Staging,
         blocks: BlockMap[Any, Any],
         on_rows: Callable[[int], None],
@@ -76,9 +81,10 @@ class Worker:
         self._run_id = run_id
         self._path = path
         self._columns = columns
-        self._key = key
+        self._key = tuple(name for name in key if name not in sensitive.clear)  # receipts say its range
         self._originals = originals
         self._sample = sample
+        self._sensitive = sensitive
         self._staging = staging
         self._blocks = blocks
         self._on_rows = on_rows
@@ -93,10 +99,25 @@ class Worker:
         receipt = read_receipt(self._staging.results, unit)
         if receipt is not None and self._verified(receipt):
             self._on_rows(receipt.rows.read)
-            return replace(receipt, reused=True, model_loads=0)
-        report = self._score(unit)
+            return replace(receipt, reused=True, model_loads=0, seconds={})
+        report = self._score_quietly(unit) if self._sensitive else self._score(unit)
         write_receipt(self._staging.results, report)
         return report
+
+    def _score_quietly(self, unit: WorkUnit) -> UnitReport:
+        """What a library says of a failure may quote a value; our own errors quote none."""
+        try:
+            return self._score(unit)
+        except (BatchinferError, OSError, MemoryError):
+            raise
+        except Exception as e:
+            kind = type(e).__name__
+        raise RunFailed(
+            f"unit {unit.name} failed with {kind}; what it said is left out, for the input has sensitive columns",
+            next_step="run the unit's files without input.sensitive where you may see them: unit "
+            f"{unit.name} is in batchinfer plan",
+            unit=unit.index,
+        )
 
     def _verified(self, receipt: UnitReport) -> bool:
         staged = ((self._staging.results, receipt.results), (self._staging.quarantine, receipt.quarantine))
@@ -114,17 +135,20 @@ class Worker:
 
         model = self._path.model.identity
         results = writer(self._staging.results, self._path.result_schema)
-        quarantine = UnitQuarantine(unit, self._originals, model, self._run_id)
+        quarantine = UnitQuarantine(unit, self._originals, model, self._run_id, self._sensitive)
         read = scored_rows = 0
         reasons: Counter[str] = Counter()
         nonfinite: Counter[str] = Counter()
         checks: Tally | None = None
         profile: Tally | None = None
         sample: list[pa.RecordBatch] = []
+        watch = Stopwatch()
         for batch, path, position in self._read(unit):
+            watch.lap("read")
             positions = arrays.from_numpy(np.arange(position, position + batch.num_rows))
             lineage = Lineage(model, self._run_id, path, positions)
             scored = self._path.score(batch, lineage, self._blocks)
+            watch.lap("score")
             if scored.results.num_rows:
                 results.write(scored.results)
                 if self._sample is not None and (taken := self._sample.take(scored)) is not None:
@@ -138,19 +162,24 @@ class Worker:
             checks = _merged(checks, scored.checks)
             profile = _merged(profile, scored.profile)
             self._on_rows(batch.num_rows)
+            watch.lap("write")
+        written = results.finish()
+        refused = quarantine.stage(lambda schema: writer(self._staging.quarantine, schema))
+        watch.lap("write")
         return UnitReport(
             unit=unit.index,
             unit_digest=unit.digest(),
             partition=unit.partition,
             rows=RowCounts(read=read, scored=scored_rows, quarantined=reasons.total()),
-            results=results.finish(),
-            quarantine=quarantine.stage(lambda schema: writer(self._staging.quarantine, schema)),
+            results=written,
+            quarantine=refused,
             reasons=dict(reasons),
             nonfinite=dict(nonfinite),
             checks=None if checks is None else checks.to_dict(),
             profile=None if profile is None else profile.to_dict(),
             sample=pack_rows(sample),
             device=self._told(),
+            seconds=watch.seconds,
         )
 
 

@@ -84,13 +84,17 @@ def _finding(kind: type[BaseModel], finding: Any) -> str:
     if finding["type"] == "missing":
         return f"'{key}' is missing"
     found = finding["input"]
+    secret = location[:1] == ["alerts"] and not isinstance(
+        found, int | float | None
+    )  # a webhook's URL is one
+    said = "something that may be a secret" if secret else repr(found)
     if finding["type"] in {"tuple_type", "list_type"}:
-        example = f", as [{found}]" if isinstance(found, str) else ""
-        return f"'{key}': takes a list{example}, found {found!r}"
+        example = f", as [{found}]" if isinstance(found, str) and not secret else ""
+        return f"'{key}': takes a list{example}, found {said}"
     message = finding["msg"].removeprefix("Value error, ")
     if finding["type"] == "value_error":
         return str(message)
-    return f"'{key}': {message[0].lower()}{message[1:]}, found {found!r}"
+    return f"'{key}': {message[0].lower()}{message[1:]}, found {said}"
 
 
 def _unknown_key(

@@ -26,15 +26,20 @@ class _Section(BaseModel):
 
 
 class InputSpec(_Section):
-    """Where the rows come from and which columns name a row."""
+    """Where the rows come from, which columns name a row, and which hold secrets of people.
+
+    `sensitive` says of columns whether `hash` or nothing (`drop`) is kept of their values outside of scoring.
+    """
 
     path: Annotated[str, Field(min_length=1)]
     key: Annotated[tuple[_Column, ...], Field(min_length=1, strict=False)]
+    sensitive: dict[_Column, Literal["hash", "drop"]] = {}
 
 
 class OutputSpec(_Section):
     """Where the predictions go, and what of the input goes with them.
 
+    Key and carried columns that are sensitive go with them as hashes, those in `clear` as they are.
     `mode: upsert`, of the postgres store alone, makes `input.key` the primary key of the whole table.
     """
 
@@ -42,6 +47,7 @@ class OutputSpec(_Section):
     path: Annotated[str, Field(min_length=1)]
     partition_by: Annotated[tuple[_Column, ...], Field(strict=False)] = ()
     carry: Annotated[tuple[_Column, ...], Field(strict=False)] = ()
+    clear: Annotated[tuple[_Column, ...], Field(strict=False)] = ()
     mode: Literal["replace", "upsert"] = "replace"
 
     @model_validator(mode="after")
@@ -93,6 +99,46 @@ class AlertsSpec(_Section):
 
     webhook: Annotated[str, Field(min_length=1)] | None = None
     command: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
+
+
+_HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/]")]
+
+
+def _without_password(key: str, url: str | None) -> None:
+    if url is not None and holds_password(url):
+        raise ValueError(f"{key}: states a password, which would be seen in logs and reports")
+
+
+class MetricsSpec(_Section):
+    """Where each run's metrics go: a folder of Prometheus' textfile collector, a push gateway, or both.
+
+    Where one is not stated, the environment's BATCHINFER_METRICS_TEXTFILE or BATCHINFER_METRICS_PUSH_GATEWAY is
+    taken.
+    """
+
+    textfile: Annotated[str, Field(min_length=1)] | None = None
+    push_gateway: _HttpUrl | None = None
+
+    @model_validator(mode="after")
+    def _has_no_password(self) -> MetricsSpec:
+        _without_password("metrics.push_gateway", self.push_gateway)
+        return self
+
+
+class LineageSpec(_Section):
+    """Who hears of each run as OpenLineage events, and the namespace of the job.
+
+    Without `url` it is the environment's OPENLINEAGE_URL, and nobody where there is none; without `namespace`
+    its OPENLINEAGE_NAMESPACE, else batchinfer.
+    """
+
+    url: _HttpUrl | None = None
+    namespace: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _has_no_password(self) -> LineageSpec:
+        _without_password("lineage.url", self.url)
+        return self
 
 
 class EngineSpec(_Section):
@@ -204,7 +250,8 @@ class ScheduleSpec(_Section):
         return self
 
 
-_NOT_IN_DIGEST = {"model", "registry", "engine", "alerts", "schedule", "stream"}
+_NOT_OF_THE_WORK = {"model", "registry", "engine", "alerts", "metrics", "lineage", "schedule", "stream"}
+"""Sections that change nothing of what a run writes; see `PipelineSpec.digest`."""
 
 
 class PipelineSpec(_Section):
@@ -219,6 +266,8 @@ class PipelineSpec(_Section):
     quality: QualitySpec = QualitySpec()
     drift: DriftSpec | None = None
     alerts: AlertsSpec = AlertsSpec()
+    metrics: MetricsSpec = MetricsSpec()
+    lineage: LineageSpec = LineageSpec()
     engine: EngineSpec = EngineSpec()
     schedule: ScheduleSpec | None = None
     stream: StreamSpec | None = None
@@ -242,6 +291,39 @@ class PipelineSpec(_Section):
             raise ValueError(
                 f"column '{both[0]}' is a partition column already; take it out of input.key and output.carry"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _no_location_states_a_password(self) -> PipelineSpec:
+        locations = {"input.path": self.input.path, "registry": self.registry, "model": self.model}
+        if self.drift is not None:
+            locations["drift.reference"] = self.drift.reference
+        for key, location in locations.items():
+            if location is not None and holds_password(location):
+                raise ValueError(f"{key}: states a password; credentials come from the environment")
+        return self
+
+    @model_validator(mode="after")
+    def _sensitive_columns_are_kept_so(self) -> PipelineSpec:
+        sensitive, kept = self.input.sensitive, [*self.input.key, *self.output.carry]
+        if named := sorted(sensitive.keys() & set(self.output.partition_by)):
+            raise ValueError(
+                f"input.sensitive: '{named[0]}' is in output.partition_by too, and would stand in the names of folders"
+            )
+        for column in self.output.clear:
+            if column not in sensitive or column not in kept:
+                raise ValueError(
+                    f"output.clear: '{column}' is no sensitive column of input.key or output.carry, "
+                    "and nothing else is hidden in the results"
+                )
+        for column in kept:
+            if sensitive.get(column) == "drop" and (
+                column in self.input.key or column not in self.output.clear
+            ):
+                raise ValueError(
+                    f"input.sensitive: '{column}' is to be dropped, but results keep it (input.key, output.carry); "
+                    "hash it"
+                )
         return self
 
     @model_validator(mode="after")
@@ -280,14 +362,14 @@ class PipelineSpec(_Section):
         """sha256 over all that can change what a run writes, the transform's and the suite's source included.
 
         The model is left out (it has a digest of its own), and so are the registry, the engine, the alerts, the
-        schedule and the stream, which change where, when and how fast a row is scored and who hears of it. None
-        of them changes a bit of what a CPU writes; a GPU rounds otherwise, and the options of its providers, which
-        can do more, are included.
+        metrics, the lineage, the schedule and the stream, which change where, when and how fast a row is scored and
+        who hears of it. None of them changes a bit of what a CPU writes; a GPU rounds otherwise, and the options of its
+        providers, which can do more, are included.
 
         Raises:
             SpecError: the transform or the suite cannot be read.
         """
-        stated = self.model_dump(mode="json", exclude=_NOT_IN_DIGEST)
+        stated = self.model_dump(mode="json", exclude=_NOT_OF_THE_WORK)
         if self.engine.changes_scores:
             stated["engine"] = self.engine.changes_scores
         for name, file in {"transform": self.transform_file, "quality.suite": self.suite_file}.items():

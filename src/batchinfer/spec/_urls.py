@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl, urlsplit
 
-_SECRETS = {"password", "sslpassword"}
+_SECRETS = {"password", "sslpassword", "account_key", "sas_token", "secret_key", "token"}
 
 
 def is_database(path: str) -> bool:

@@ -126,14 +126,14 @@ class PartRows:
         told = [(name, kind) for name in (SOURCE, POSITION) for kind in ("min", "max")]
         groups = rows.group_by(list(key)).aggregate([(POSITION, "count"), *told])
         for twice in groups.filter(pc.field(f"{POSITION}_count") > 1).slice(0, 1).to_pylist():
-            said = ", ".join(f"{name}={twice[name]}" for name in key)
+            said = ", ".join(key)  # and not its value, which may be of a sensitive column
             raise StoreError(
-                f"{table}: the key {said} comes {twice[f'{POSITION}_count']} times in this run, as in "
+                f"{table}: one key ({said}) comes {twice[f'{POSITION}_count']} times in this run, as in "
                 f"{twice[f'{SOURCE}_min']}, row {twice[f'{POSITION}_min']}, and {twice[f'{SOURCE}_max']}, row "
                 f"{twice[f'{POSITION}_max']}; nothing was changed",
                 next_step="make input.key name one row, or set output.mode to replace",
                 table=table,
-                key={name: twice[name] for name in key},
+                key=list(key),
             ) from error
 
 

@@ -89,7 +89,8 @@ class ConfluentClient:
                 if name in _OURS:
                     told = f"state {_OURS[name]} instead" if _OURS[name] else "what it says is fixed"
                     raise SpecError(f"stream: '{name}' cannot be set: {told}", key=name)
-        self._base = {"bootstrap.servers": spec.bootstrap_servers, **spec.settings}
+        # librdkafka warns of what it does again by itself; what it cannot mend comes as an error.
+        self._base = {"bootstrap.servers": spec.bootstrap_servers, "log_level": 3, **spec.settings}
         self._patience_s = min(10.0, int(spec.settings.get("socket.timeout.ms", 60_000)) / 1e3)
         self._admin_client: admin.AdminClient | None = None
 
@@ -244,7 +245,8 @@ class ConfluentConsumer:
         if not messages:
             return Records.none()
         records = _records(messages)
-        self._next.update(records.next_offsets())
+        for partition, offset in records.next_offsets().items():  # its end may have been told with it
+            self._next[partition] = max(offset, self._next.get(partition, 0))
         return records
 
     def _is_event(self, message: Any) -> bool:

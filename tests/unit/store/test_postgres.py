@@ -346,7 +346,7 @@ def test_an_upsert_into_a_table_without_partitions_keeps_the_rows_that_a_run_doe
 def test_a_key_that_comes_twice_is_named_and_nothing_changes(path: str) -> None:
     store = opened(path, upsert=("id",))
     write(store, keyed([1], 0.1, "run1"))
-    with pytest.raises(StoreError, match=r"the key id=7 comes 2 times .* row 1, and in\.parquet, row 2"):
+    with pytest.raises(StoreError, match=r"one key \(id\) comes 2 times .* row 1, and in\.parquet, row 2"):
         write(store, keyed([6, 7, 7], 0.2, "run2"), "run2")
     assert by_key(store) == {1: ("run1", 0.1)}
 
