@@ -21,6 +21,7 @@ from batchinfer.spec import StreamSpec
 from batchinfer.streaming._kafka_python_consumer import Assignor, KafkaPythonConsumer
 from batchinfer.streaming._kafka_python_errors import translated
 from batchinfer.streaming._kafka_python_producer import KafkaPythonProducer
+from batchinfer.streaming._ports import Consumer, Producer
 
 _Made = TypeVar("_Made")
 
@@ -77,7 +78,7 @@ class KafkaPythonClient:
         defaults = {"bootstrap_timeout_ms": _BOOTSTRAP_MS, "reconnect_backoff_max_ms": 1_000}
         self._base: dict[str, Any] = {**defaults, **spec.settings, "bootstrap_servers": servers}
 
-    def consumer(self, group: str) -> KafkaPythonConsumer:
+    def consumer(self, group: str) -> Consumer:
         """See `Client.consumer`."""
         own = self._spec.consumer_settings
         session_ms = int(own.get("session_timeout_ms", self._base.get("session_timeout_ms", 10_000)))
@@ -101,7 +102,7 @@ class KafkaPythonClient:
         consumer = self._made(kafka.KafkaConsumer, settings)
         return KafkaPythonConsumer(consumer, assignor, self._spec.bootstrap_servers)
 
-    def producer(self, transactional_id: str | None) -> KafkaPythonProducer:
+    def producer(self, transactional_id: str | None) -> Producer:
         """See `Client.producer`."""
         limits = [self._limit(topic) for topic in self._outputs()]
         defaults: dict[str, Any] = {

@@ -251,6 +251,12 @@ class KafkaPythonConsumer:
         """See `Consumer.end_offsets`."""
         return self._ends(self._consumer.end_offsets, partitions)
 
+    def known_ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """See `Consumer.known_ends`. What is under way in transactions counts too."""
+        ours = set(self.assignment())
+        found = {p: self._consumer.highwater(_theirs(p)) for p in partitions if p in ours}
+        return {p: int(end) for p, end in found.items() if end is not None}
+
     def _ends(
         self, ask: Callable[..., Any], partitions: Sequence[TopicPartition]
     ) -> dict[TopicPartition, int]:

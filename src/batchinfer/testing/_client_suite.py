@@ -282,6 +282,7 @@ class ClientConformance:
         assert [r["value"] for r in member.until(6)] == numbered(6)
         ends = member.consumer.end_offsets([partition])
         until(lambda: member.consumer.positions([partition]) == ends, member)
+        until(lambda: member.consumer.known_ends([partition]) == ends, member)
         assert member.consumer.begin_offsets([partition]) == {partition: 0}
         assert len(member.records) == 6
 
