@@ -48,7 +48,7 @@ def compose() -> None:
         raise Skipped("docker has no compose plugin")
     environment = ("--env-file", FOLDER / ".env.example")
     said = _run(
-        docker, "compose", *environment, "-f", FOLDER / "compose.yaml", "--profile", "tools", "config",
+        docker, "compose", *environment, "-f", FOLDER / "compose.yaml", "--profile", "*", "config",
         "--format", "json",
     )  # fmt: skip
     for name, service in json.loads(said)["services"].items():

@@ -1,8 +1,9 @@
-"""Replay the sample flights into a Kafka topic, as JSON: at a rate, or at a multiple of the speed of their departures.
+"""Replay the sample flights into a Kafka topic: at a rate, or at a multiple of the speed of their departures.
 
 python streaming/produce_flights.py                       # 1,000 flights a second
 python streaming/produce_flights.py --rate 0              # as fast as it goes
 python streaming/produce_flights.py --speed 3600          # an hour of departures each second
+python streaming/produce_flights.py --format avro         # JSON by default; see docs/stream-formats.md
 python streaming/produce_flights.py --follow              # and show the predictions as they arrive
 """
 
@@ -14,11 +15,10 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pyarrow.dataset as ds
+from flight_messages import FORMATS, Message, messages
 from kafka import KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as Partition
 from rich.console import Console
@@ -31,9 +31,10 @@ _SHOWN = 5
 def main() -> None:
     """Send, and perhaps follow."""
     arguments = _arguments()
-    flights = _flights(arguments.data)
-    total = min(len(flights) * arguments.repeat, arguments.limit or len(flights) * arguments.repeat)
-    rows = itertools.islice(itertools.chain.from_iterable(itertools.repeat(flights, arguments.repeat)), total)
+    flights = _flights(arguments)
+    held = sum(count for *_, count in flights)
+    total = min(held * arguments.repeat, arguments.limit or held * arguments.repeat)
+    rows = itertools.chain.from_iterable(itertools.repeat(flights, arguments.repeat))
     console = Console()
     follower = _Follower(arguments, console) if arguments.follow else None
     sent = _send(arguments, rows, total, console)
@@ -43,7 +44,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Replay the sample flights into a Kafka topic, as JSON.")
+    parser = argparse.ArgumentParser(description="Replay the sample flights into a Kafka topic.")
     parser.add_argument("--bootstrap-servers", default="localhost:9092")
     parser.add_argument("--topic", default="flights")
     parser.add_argument("--data", type=Path, default=_SAMPLE, help="a Parquet file or folder with flights")
@@ -51,6 +52,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--speed", type=float, help="instead: so many seconds of departures each second")
     parser.add_argument("--repeat", type=int, default=1, help="send all of them so often")
     parser.add_argument("--limit", type=int, help="stop after so many")
+    parser.add_argument("--format", choices=FORMATS, default="json", help="how a message holds flights")
+    parser.add_argument("--registry", help="the URL of a schema registry, for Avro and Protobuf")
+    parser.add_argument("--rows-per-message", type=int, default=100, help="flights in a message of Arrow IPC")
     parser.add_argument("--follow", action="store_true", help="show predictions as they arrive")
     parser.add_argument(
         "--predictions", default="flight-delay-predictions", help="the topic that --follow reads"
@@ -58,22 +62,21 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _flights(data: Path) -> list[tuple[datetime, bytes, bytes]]:
-    """Departure, key and value of each flight, in the order of departures."""
-    table = ds.dataset(data).to_table().sort_by("sched_dep")
-    return [
-        (row["sched_dep"], str(row["flight_id"]).encode(), json.dumps(row, default=_as_text).encode())
-        for row in table.to_pylist()
-    ]
+def _flights(arguments: argparse.Namespace) -> list[Message]:
+    """The messages, in the order of departures."""
+    table = ds.dataset(arguments.data).to_table().sort_by("sched_dep")
+    return list(
+        messages(
+            table,
+            arguments.format,
+            registry=arguments.registry,
+            topic=arguments.topic,
+            rows=arguments.rows_per_message,
+        )
+    )
 
 
-def _as_text(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def _send(
-    arguments: argparse.Namespace, rows: Iterator[tuple[datetime, bytes, bytes]], total: int, console: Console
-) -> int:
+def _send(arguments: argparse.Namespace, rows: Iterator[Message], total: int, console: Console) -> int:
     producer = KafkaProducer(bootstrap_servers=arguments.bootstrap_servers, linger_ms=5, acks="all")
     columns = (
         TextColumn(arguments.topic),
@@ -87,7 +90,9 @@ def _send(
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("", total=total, rate="")
             started = time.monotonic()
-            for departure, key, value in rows:
+            for departure, key, value, count in rows:
+                if sent >= total:
+                    break
                 first = first or departure
                 if arguments.speed:
                     due = started + (departure - first).total_seconds() / arguments.speed
@@ -96,8 +101,8 @@ def _send(
                 if (wait := due - time.monotonic()) > 0:
                     time.sleep(wait)
                 producer.send(arguments.topic, key=key, value=value)
-                sent += 1
-                if sent % 100 == 0 or wait > 0.1:
+                sent += count
+                if sent % 100 < count or wait > 0.1:
                     rate = sent / (time.monotonic() - started)
                     progress.update(task, completed=sent, rate=f"{rate:,.0f}/s")
             producer.flush()

@@ -20,6 +20,7 @@
     │   ├── WorkerLost                           a worker process died on a unit, each time it was tried
     │   ├── BrokerRefused                        Kafka says no, and will again: rights, names, settings
     │   │   └── MessageTooLarge                  a message is larger than its topic takes
+    │   ├── RegistryRefused                      the schema registry says no, and will again
     │   └── ProducerFenced                       another stream has taken this one's transactional id
     ├── Interrupted                     exit 130 stopped by the user; a rerun goes on from here
     └── Transient                       exit 75  try again: nothing is wrong with the work itself
@@ -61,6 +62,7 @@ __all__ = [
     "NoInput",
     "ProducerFenced",
     "QualityGate",
+    "RegistryRefused",
     "RegistryUnavailable",
     "RunFailed",
     "SpecError",
@@ -198,6 +200,10 @@ class MessageTooLarge(BrokerRefused):
 
 class ProducerFenced(RunFailed):
     """Another producer has the same transactional id. What this one had under way is aborted."""
+
+
+class RegistryRefused(RunFailed):
+    """The schema registry refuses, and would again: credentials, rights, a wrong address."""
 
 
 class Interrupted(BatchinferError):

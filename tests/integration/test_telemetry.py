@@ -236,6 +236,28 @@ def test_receivers_that_fail_are_named_and_the_run_is_done(
     assert RunRecords().find(report.run_id).telemetry == report.telemetry
 
 
+def test_a_defect_in_telling_is_logged_whole_and_the_run_is_done(
+    pipeline: Any,
+    rows: Rows,
+    folder: Path,
+    listener: Listener,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise KeyError("rows")
+
+    monkeypatch.setattr("batchinfer.runs._telemetry.of_run", broken)
+    monkeypatch.setattr("batchinfer.runs._telemetry._datasets", broken)
+    pipeline.write_input(rows(0, 10))
+    report = run(
+        pipeline.spec(**{"metrics.textfile": str(folder), "lineage.url": listener.url}), {"ds": "d1"}
+    )
+    assert report.status == "done"
+    assert [each["error"] for each in report.telemetry] == ["KeyError"] * 3
+    assert sum(record.exc_info is not None for record in caplog.records) == 3
+
+
 def test_the_command_warns_of_who_was_not_told_and_ends_with_0(pipeline: Any, rows: Rows) -> None:
     pipeline.write_input(rows(0, 10))
     spec = pipeline.write_spec(metrics={"textfile": str(pipeline.root / "nowhere")})

@@ -205,7 +205,7 @@ def _sinks(client: Client, plan: StreamPlan, consumer: Consumer) -> list[Sink]:
     )
     sink = TopicSink(
         topics,
-        open_encoder(plan.score.path.result_schema),
+        open_encoder(plan.score.path.result_schema, stream.output_format, stream.output_topic or ""),
         lambda: client.producer(transactional_id),
         own_id=stream.instance_id is None,
         committed=consumer.committed,
@@ -288,6 +288,6 @@ def _summed(report: StreamReport, job: _Job) -> StreamReport:
         rebalances=now.rebalances,
         latency_ms={name: None if ms is None else round(ms, 1) for name, ms in latency.items()},
         seconds=round(now.seconds, 3),
-        records_per_second=int(now.messages / max(1e-3, now.seconds)),
+        records_per_second=int(now.messages / max(1e-3, now.busy_seconds)),
         drained=job.drained,
     )

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from batchinfer.errors import BatchinferError
+from batchinfer.errors import BatchinferError, Transient
 from batchinfer.runs._stream_plan import StreamPlan, StreamPlanner
 
 _log = logging.getLogger("batchinfer.stream")
@@ -33,17 +33,22 @@ class CurrentPlan:
 
     def refresh(self) -> None:
         """Ask the registry once."""
+        found: str | None = None
         try:
             bundle = self._planner.resolve()
-            digest = bundle.manifest.digest
-            if digest in {self.now.scorer.bundle.manifest.digest, self._refused}:
+            found = bundle.manifest.digest
+            if found in {self.now.scorer.bundle.manifest.digest, self._refused}:
                 return
-            self._refused = digest  # until it has proved good
             plan = self._planner.plan(bundle)
             self._moved(plan)
-        except BatchinferError as e:
+        except Exception as e:  # whatever is wrong with the new version, the old one goes on
+            if not isinstance(e, Transient):
+                self._refused = found
             _log.error(
-                "%s goes on scoring: the registry's model cannot be used: %s", self.now.scorer.identity, e
+                "%s goes on scoring: the registry's model cannot be used: %s",
+                self.now.scorer.identity,
+                e,
+                exc_info=None if isinstance(e, BatchinferError) else e,
             )
         else:
             _log.info(

@@ -25,7 +25,7 @@ class StreamReport:
         batches: micro-batches; `commits` of them, `aborted` ones that were done again; `rebalances`.
         latency_ms: p50 and p99 from a message's timestamp to the commit; None without messages.
         seconds: from start to stop.
-        records_per_second: messages committed in that time.
+        records_per_second: messages by the time from the first poll that gave one to the last commit.
         drained: whether all that was polled was committed within `drain_seconds`.
         started_at: UTC, ISO 8601.
         error: what stopped it, where the status is failed.

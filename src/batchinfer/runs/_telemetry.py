@@ -55,16 +55,14 @@ class RunTelemetry:
 
     def started(self, plan: Plan, report: RunReport) -> None:
         """The run has a plan, and its work begins."""
-        if self._lineage is not None:
-            self._emit("START", report, *_datasets(plan, report))
+        self._emit("START", report, plan)
 
     def ended(
         self, plan: Plan, report: RunReport, error: BaseException | None = None
     ) -> list[dict[str, Any]]:
         """The run has ended; returns what became of all that was told of it."""
-        self._push(report, _exit_code(self._spec, report, error))
-        if self._lineage is not None:
-            self._emit(_KINDS.get(report.status, "FAIL"), report, *_datasets(plan, report))
+        self._push(report, error)
+        self._emit(_KINDS.get(report.status, "FAIL"), report, plan)
         return [asdict(delivery) for delivery in self._deliveries]
 
     def unplanned(self, parameters: Mapping[str, str], error: BaseException) -> None:
@@ -81,65 +79,78 @@ class RunTelemetry:
             seconds=round(time.time() - self._started_s, 3),
             error=without_secrets(str(error) or repr(error)),
         )
-        self._push(report, _exit_code(self._spec, report, error))
-        if self._lineage is not None:
-            self._emit("ABORT" if report.status == "interrupted" else "FAIL", report, (), ())
+        self._push(report, error)
+        self._emit(_KINDS.get(report.status, "FAIL"), report, None)
 
-    def _push(self, report: RunReport, exit_code: int) -> None:
+    def _push(self, report: RunReport, error: BaseException | None) -> None:
         if self._metrics is None:
             return
-        spec = self._spec
-        limits = {"quarantined": spec.quality.max_quarantined}
-        if spec.quality.on_failure == "fail":
-            limits["quarantined"] = 0.0
-        if spec.drift is not None:
-            limits["drifted_columns"] = spec.drift.thresholds.drifted_columns
-        facts = RunFacts(report.to_dict(), exit_code, self._started_s, time.time(), limits)
-        self._deliveries += push(
-            self._metrics,
-            {"": of_run(facts), "success": of_success(facts)},
-            spec.name,
-            self._trigger,
-            report.run_id,
-        )
 
-    def _emit(
-        self, kind: Kind, report: RunReport, inputs: tuple[Dataset, ...], outputs: tuple[Dataset, ...]
-    ) -> None:
-        assert self._lineage is not None
-        stated = " ".join(f"{name}={value}" for name, value in sorted(report.parameters.items()))
-        event = LineageRun(
-            kind=kind,
-            time=_utc(time.time()),
-            run_id=report.run_id or f"{report.pipeline} {stated}: no plan",
-            namespace=self._lineage.namespace,
-            pipeline=report.pipeline,
-            parameters=report.parameters,
-            model=report.model,
-            details={
-                "status": report.status,
-                "trigger": self._trigger,
-                "engine": self._spec.engine.kind,
-                "started_at": report.started_at,
-                "rows": asdict(report.rows),
-                "drift_alarm": report.drift.get("alarm"),
-            },
-            inputs=inputs,
-            outputs=outputs,
-            error=report.error if kind == "FAIL" else None,
-        )
-        self._deliveries.append(emit(self._lineage.url, event))
+        def facts() -> RunFacts:
+            return RunFacts(
+                report.to_dict(),
+                _exit_code(self._spec, report, error),
+                self._started_s,
+                time.time(),
+                _limits(self._spec),
+            )
+
+        groups = {"": lambda: of_run(facts()), "success": lambda: of_success(facts())}
+        self._deliveries += push(self._metrics, groups, self._spec.name, self._trigger, report.run_id)
+
+    def _emit(self, kind: Kind, report: RunReport, plan: Plan | None) -> None:
+        if self._lineage is None:
+            return
+        namespace = self._lineage.namespace
+
+        def event() -> LineageRun:
+            inputs, outputs = ((), ()) if plan is None else _datasets(plan, report)
+            stated = " ".join(f"{name}={value}" for name, value in sorted(report.parameters.items()))
+            return LineageRun(
+                kind=kind,
+                time=_utc(time.time()),
+                run_id=report.run_id or f"{report.pipeline} {stated}: no plan",
+                namespace=namespace,
+                pipeline=report.pipeline,
+                parameters=report.parameters,
+                model=report.model,
+                details={
+                    "status": report.status,
+                    "trigger": self._trigger,
+                    "engine": self._spec.engine.kind,
+                    "started_at": report.started_at,
+                    "rows": asdict(report.rows),
+                    "drift_alarm": report.drift.get("alarm"),
+                },
+                inputs=inputs,
+                outputs=outputs,
+                error=report.error if kind == "FAIL" else None,
+            )
+
+        self._deliveries.append(emit(self._lineage.url, report.run_id, event))
 
 
 def tell_backfill(spec: PipelineSpec, report: BackfillReport) -> None:
     """A backfill has ended: its metrics. What its days told was told by each run."""
     receivers = MetricsReceivers.of(spec.metrics)
     if receivers is not None:
-        facts = BackfillFacts(report.to_dict(), time.time())
-        push(receivers, {"days": of_backfill(facts)}, spec.name, "backfill")
+        push(
+            receivers,
+            {"days": lambda: of_backfill(BackfillFacts(report.to_dict(), time.time()))},
+            spec.name,
+            "backfill",
+        )
 
 
 _KINDS: dict[str, Kind] = {"done": "COMPLETE", "interrupted": "ABORT"}
+
+
+def _limits(spec: PipelineSpec) -> dict[str, float]:
+    """The shares that a spec allows."""
+    limits = {"quarantined": 0.0 if spec.quality.on_failure == "fail" else spec.quality.max_quarantined}
+    if spec.drift is not None:
+        limits["drifted_columns"] = spec.drift.thresholds.drifted_columns
+    return limits
 
 
 def _exit_code(spec: PipelineSpec, report: RunReport, error: BaseException | None) -> int:

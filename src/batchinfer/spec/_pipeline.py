@@ -363,8 +363,8 @@ class PipelineSpec(_Section):
 
         The model is left out (it has a digest of its own), and so are the registry, the engine, the alerts, the
         metrics, the lineage, the schedule and the stream, which change where, when and how fast a row is scored and
-        who hears of it. None of them changes a bit of what a CPU writes; a GPU rounds otherwise, and the options of its
-        providers, which can do more, are included.
+        who hears of it. None of them changes a bit of what a CPU writes; a GPU rounds otherwise, and the options of
+        its providers, which can do more, are included.
 
         Raises:
             SpecError: the transform or the suite cannot be read.

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from batchinfer.spec._section import FROZEN, Count, Name, Number
+from batchinfer.spec._urls import holds_password
 
 _Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 _Settings = dict[str, str | int | float | bool]
@@ -35,6 +36,18 @@ class FormatSpec(_Section):
     schema_file: Annotated[str, Field(min_length=1)] | None = None
     message: Annotated[str, Field(min_length=1)] | None = None
 
+    @model_validator(mode="after")
+    def _has_one_schema(self) -> FormatSpec:
+        if self.kind in {"json", "arrow"} and (self.registry or self.schema_file):
+            raise ValueError(f"format: {self.kind} needs neither a registry nor a schema_file")
+        if self.registry and self.schema_file:
+            raise ValueError("format: a registry and a schema_file are two sources of schemas: state one")
+        if self.message and (self.kind != "protobuf" or not self.schema_file):
+            raise ValueError("format: message names a type of Protobuf's schema_file")
+        if self.registry and holds_password(self.registry):
+            raise ValueError("format.registry: states a password; set SCHEMA_REGISTRY_PASSWORD")
+        return self
+
 
 class BudgetSpec(_Section):
     """When too much is refused: the stream stops where more than `share` of the messages of the last
@@ -52,6 +65,8 @@ class StreamSpec(_Section):
     transactional id stable; no two live members may have the same. `settings`, `consumer_settings` and
     `producer_settings` are passed to the client library under its own names (`sasl.mechanism`, or
     `sasl_mechanism` for kafka-python); secrets in them come from the environment, as `${KAFKA_PASSWORD}`.
+
+    `format` is that of the messages, `output_format` that of the predictions.
 
     A micro-batch is scored when it has `max_batch` messages, or its first has waited `max_latency_ms`; at most
     `max_queue_mb` of messages are in memory before the poll pauses. `columns` types input columns as Arrow names them
@@ -77,6 +92,7 @@ class StreamSpec(_Section):
     consumer_settings: _Settings = {}
     producer_settings: _Settings = {}
     format: Annotated[FormatSpec, BeforeValidator(_kind_alone)] = FormatSpec()
+    output_format: Annotated[FormatSpec, BeforeValidator(_kind_alone)] = FormatSpec()
     columns: dict[str, str] = {}
     max_batch: Annotated[int, Number, Field(ge=1, le=1_000_000)] = 4096
     max_latency_ms: Annotated[float, Number, Field(ge=0)] = 50

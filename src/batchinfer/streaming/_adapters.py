@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from batchinfer.errors import MissingExtra
+from batchinfer.errors import MissingExtra, SpecError
 from batchinfer.spec import FormatSpec, StreamSpec
 from batchinfer.streaming._ports import Client, Decoder, Encoder
 
@@ -20,13 +20,17 @@ CLIENTS = {
 """By `stream.client`: called with the `StreamSpec`."""
 DECODERS = {
     "json": "batchinfer.streaming._json:JsonDecoder",
-    "avro": "batchinfer.streaming._avro:AvroDecoder",
-    "protobuf": "batchinfer.streaming._protobuf:ProtobufDecoder",
-    "arrow": "batchinfer.streaming._arrow_ipc:ArrowDecoder",
+    "avro": "batchinfer.streaming.formats:avro_decoder",
+    "protobuf": "batchinfer.streaming.formats:protobuf_decoder",
+    "arrow": "batchinfer.streaming.formats:arrow_decoder",
 }
 """By `stream.format.kind`: called with the rows' `pa.Schema`, the `FormatSpec` and the spec's folder."""
-ENCODERS = {"json": "batchinfer.streaming._json:JsonEncoder"}
-"""By the format of the predictions: called with the `pa.Schema` of the results."""
+ENCODERS = {
+    "json": "batchinfer.streaming._json:JsonEncoder",
+    "avro": "batchinfer.streaming.formats:avro_encoder",
+    "protobuf": "batchinfer.streaming.formats:protobuf_encoder",
+}
+"""By `stream.output_format.kind`: called with the `pa.Schema` of the results, the `FormatSpec` and the topic."""
 
 
 def open_client(spec: StreamSpec) -> Client:
@@ -50,13 +54,21 @@ def open_decoder(schema: pa.Schema, spec: FormatSpec, folder: Path) -> Decoder:
     return cast(Decoder, _adapter(DECODERS, spec.kind)(schema, spec, folder))
 
 
-def open_encoder(schema: pa.Schema) -> Encoder:
-    """What makes the values of predictions: JSON.
+def open_encoder(schema: pa.Schema, spec: FormatSpec, topic: str) -> Encoder:
+    """What makes the values of predictions. Avro's and Protobuf's schemas are registered for the topic.
 
     Raises:
         MissingExtra: its package is not installed.
+        SpecError: the format cannot hold such rows.
+        InputError: the schema registry holds the schema to be incompatible with what the topic has.
+        RegistryUnavailable, RegistryRefused: it does not answer, or does not want to.
     """
-    return cast(Encoder, _adapter(ENCODERS, "json")(schema))
+    if spec.kind not in ENCODERS:
+        raise SpecError(
+            f"stream.output_format: predictions are not written as {spec.kind}, a message has one",
+            next_step=f"state one of {', '.join(ENCODERS)}",
+        )
+    return cast(Encoder, _adapter(ENCODERS, spec.kind)(schema, spec, topic))
 
 
 def _adapter(table: Mapping[str, str], name: str) -> Any:

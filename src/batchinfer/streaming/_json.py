@@ -2,7 +2,7 @@
 
 The reader takes a line for a message, and refuses what is no object or no number of the column's type. It would let
 pass a number for a text, a field that is absent or stands twice, and half a surrogate pair: whether a message may
-have one of these is decided in bulk, and the few that may are read one by one (`_json_strict`).
+have one of these is decided in bulk (`_json_shape`), and the few that may are read one by one (`_json_strict`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchinfer.core import arrays
-from batchinfer.errors import SpecError
 from batchinfer.spec import FormatSpec
+from batchinfer.streaming._json_shape import suspects
 from batchinfer.streaming._json_strict import Field, Unreadable, fault, normal
 from batchinfer.streaming._ports import Decoded
 
@@ -39,7 +39,6 @@ class JsonDecoder:
         self._schema = schema
         self._fields = {field.name: Field.of(field) for field in schema}
         self._reads = pl.Schema({field.name: _read_as(field) for field in schema})
-        self._texts = [name for name, field in self._fields.items() if field.kind == "text"]
 
     def decode(self, values: pa.LargeBinaryArray) -> Decoded:
         """See `Decoder.decode`."""
@@ -53,7 +52,7 @@ class JsonDecoder:
         batch = self._read(values, places)
         if batch is None:
             places, batch = self._without_faults(values, places, rejected)
-        suspect = self._suspects(_taken(values, places), batch)
+        suspect = suspects(_taken(values, places), batch, self._fields)
         if suspect.any():
             batch, places = self._examined(values, places, batch, suspect, rejected)
         return Decoded(batch, places, sorted(rejected.items()))
@@ -127,33 +126,6 @@ class JsonDecoder:
         middle = len(places) // 2
         return [*self._refused(values, places[:middle]), *self._refused(values, places[middle:])]
 
-    def _suspects(self, values: pa.LargeBinaryArray, batch: pa.RecordBatch) -> Mask:
-        """The rows whose message may have a fault that the reader does not see. A message without any has none."""
-        if not batch.num_rows:
-            return np.zeros(0, np.bool_)
-        text = pl.Series(values.view(pa.large_string()))  # the reader found it to be UTF-8
-        suspect = _holds(text, "\\ud") | _holds(text, "\\uD")
-        unlike = text.str.count_matches('":', literal=True).to_numpy() != len(self._fields)
-        for name, column in zip(self._schema.names, batch.columns, strict=True):
-            stated = f'"{_escaped(name)}":'
-            if unlike.any():  # further fields: then each of ours has to stand there once
-                rows = np.flatnonzero(unlike)
-                counts = text.gather(rows).str.count_matches(stated, literal=True).to_numpy()
-                suspect[rows[counts != 1]] = True
-            if column.null_count:
-                rows = np.flatnonzero(arrays.to_numpy(pc.is_null(column))[0])
-                suspect[rows[~_holds(text.gather(rows), stated)]] = True
-            if pa.types.is_floating(column.type):  # JSON has no infinity: it was a number beyond the type
-                view, _ = arrays.to_numpy(column)
-                suspect |= np.isinf(view)
-            if name in self._texts:
-                quoted = _holds(text, f'{stated} "')
-                if not quoted.all():
-                    quoted |= _holds(text, f'{stated}"')
-                if not quoted.all():
-                    suspect |= ~quoted & arrays.to_numpy(pc.is_valid(column))[0]
-        return suspect
-
     def _examined(
         self,
         values: pa.LargeBinaryArray,
@@ -176,7 +148,7 @@ class JsonDecoder:
 class JsonEncoder:
     """See `batchinfer.streaming.Encoder`: one object for each row. NaN and infinities, which JSON has not, are null."""
 
-    def __init__(self, _schema: pa.Schema) -> None:
+    def __init__(self, _schema: pa.Schema, _spec: FormatSpec, _topic: str) -> None:
         pass
 
     def encode(self, rows: pa.RecordBatch) -> pa.LargeBinaryArray:
@@ -218,26 +190,24 @@ def _read_as(field: pa.Field) -> pl.DataType:
         or pa.types.is_fixed_size_list(field.type)
     ):
         return pl.List(_read_as(pa.field(field.name, field.type.value_type)))
-    if Field.of(field).kind in {"text", "time"}:
-        return pl.String()
-    raise SpecError(
-        f"stream.columns: '{field.name}' is {field.type}, which JSON messages cannot hold here",
-        next_step="another format holds it: stream.format",
-        column=field.name,
-    )
+    return pl.String()  # texts, dates and times
 
 
 def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    return column.cast(kind)
+    """As Arrow casts, but for lists of a fixed size: there, casting some lists from Polars ends the process."""
+    if not pa.types.is_fixed_size_list(kind):
+        return column.cast(kind)
+    size = kind.list_size
+    lengths, _ = arrays.to_numpy(pc.fill_null(pc.list_value_length(column), size))
+    if (lengths != size).any():
+        raise pa.ArrowInvalid(f"lists of other lengths than {size}")
+    starts = arrays.to_numpy(column.offsets)[0][:-1].astype(np.int64)
+    places = (starts[:, None] + np.arange(size)).reshape(-1)
+    null = arrays.to_numpy(pc.is_null(column))[0]
+    absent = np.repeat(null, size)
+    values = column.values.take(pa.array(np.where(absent, 0, places), mask=absent)).cast(kind.value_type)
+    return pa.FixedSizeListArray.from_arrays(values, type=kind, mask=pa.array(null))
 
 
 def _taken(values: pa.Array, places: npt.NDArray[np.int64]) -> pa.Array:
     return values if len(places) == len(values) else values.take(arrays.from_numpy(places))
-
-
-def _holds(text: pl.Series, what: str) -> Mask:
-    return text.str.contains(what, literal=True).to_numpy()
-
-
-def _escaped(name: str) -> str:
-    return name.replace("\\", "\\\\").replace('"', '\\"')

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+
+from batchinfer.errors import SpecError
 
 _MOST_WORDS = 60
 
@@ -40,7 +43,13 @@ class Field:
             return cls("list", kind)
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             return cls("text", kind)
-        return cls("time", kind)
+        if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
+            return cls("time", kind)
+        raise SpecError(
+            f"stream.columns: '{field.name}' is {kind}, which JSON messages cannot hold here",
+            next_step="another format may hold it: stream.format",
+            column=field.name,
+        )
 
 
 class _Twice(ValueError):
@@ -75,7 +84,7 @@ def normal(value: bytes | None) -> bytes:
     return trimmed
 
 
-def fault(value: bytes, fields: dict[str, Field]) -> str | None:
+def fault(value: bytes, fields: Mapping[str, Field]) -> str | None:
     """What is wrong with a message; None where nothing is found."""
     try:
         found = json.loads(value, object_pairs_hook=_Pairs, parse_constant=_no_number)

@@ -39,7 +39,7 @@ class Reading:
         latency_sum_ms: the sum of these.
         recent: messages and latency counts of the last seconds, and how many seconds.
         lag: by partition, messages that are not committed yet.
-        seconds: since the start.
+        seconds: since the start; `busy_seconds` from the first message's poll to the last commit.
     """
 
     messages: int
@@ -56,6 +56,7 @@ class Reading:
     recent: tuple[int, npt.NDArray[np.int64], float]
     lag: Mapping[TopicPartition, int]
     seconds: float
+    busy_seconds: float
 
     def quantile_ms(self, share: float, *, recent: bool = False) -> float | None:
         """The latency below which this share of the messages is, to the edge of its bin; None without any."""
@@ -85,6 +86,8 @@ class _Sums:
     aborted: int = 0
     rebalances: int = 0
     latency_sum_ms: float = 0.0
+    first_at: float | None = None
+    last_at: float = 0.0
     dead_letters: Counter[str] = field(default_factory=Counter)
     expectations: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
@@ -114,6 +117,8 @@ class Meter:
             messages += len(batch.records)
         with self._lock:
             sums = self._sums
+            sums.first_at = batches[0].polled_at if sums.first_at is None else sums.first_at
+            sums.last_at = now
             sums.messages += messages
             sums.rows += sum(batch.results.num_rows for batch in batches)
             sums.batches += len(batches)
@@ -166,4 +171,5 @@ class Meter:
                 recent=(sum(e[1] for e in fresh), recent, seconds),
                 lag=dict(self._lag),
                 seconds=now - self._started,
+                busy_seconds=0.0 if sums.first_at is None else sums.last_at - sums.first_at,
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _IDS = uuid.uuid5(uuid.NAMESPACE_DNS, "batchinfer")
 _PRODUCER = "urn:batchinfer"
-_RETRIES = {"total": 2, "connect": 2, "read": 0, "backoff_factor": 0.2}
 
 Kind = Literal["START", "COMPLETE", "FAIL", "ABORT"]
 
@@ -121,25 +120,31 @@ def lineage_id(run_id: str) -> str:
     return str(uuid.uuid5(_IDS, run_id))
 
 
-def emit(url: str, run: LineageRun) -> Delivery:
-    """Send a run's event to an OpenLineage receiver. OPENLINEAGE_API_KEY and OPENLINEAGE_ENDPOINT are heeded."""
+def emit(url: str, run_id: str, run: Callable[[], LineageRun]) -> Delivery:
+    """Send a run's event to an OpenLineage receiver. OPENLINEAGE_API_KEY and OPENLINEAGE_ENDPOINT are heeded.
+
+    Args:
+        url: the receiver's.
+        run_id: for the log.
+        run: gives what is told.
+    """
 
     def send() -> None:
         need("openlineage.client", "openlineage-python", "lineage", "an OpenLineage URL")
         from openlineage.client.transport.http import ApiKeyTokenProvider, HttpConfig, HttpTransport
 
-        options: dict[str, Any] = {"timeout": TIMEOUT_S, "retry": _RETRIES}
+        options: dict[str, Any] = {"timeout": TIMEOUT_S, "retry": {"total": 0}}
         if key := os.environ.get("OPENLINEAGE_API_KEY"):
             options["auth"] = ApiKeyTokenProvider({"api_key": key})
         if endpoint := os.environ.get("OPENLINEAGE_ENDPOINT"):
             options["endpoint"] = endpoint
         transport = HttpTransport(HttpConfig(url=url, **options))
         try:
-            transport.emit(event_of(run))
+            transport.emit(event_of(run()))
         finally:
             transport.close()
 
-    return deliver("lineage", origin(url), send, run.run_id)
+    return deliver("lineage", origin(url), send, run_id)
 
 
 def name_of(location: str) -> tuple[str, str]:

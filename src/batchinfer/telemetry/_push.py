@@ -7,14 +7,17 @@ in a file and a group of its own, which only a success replaces.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from batchinfer.spec import MetricsSpec
 from batchinfer.telemetry._delivery import TIMEOUT_S, Delivery, deliver, origin
 from batchinfer.telemetry._metrics import Sample, Trigger, exposition
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 _TEXTFILE = "BATCHINFER_METRICS_TEXTFILE"
 _PUSH_GATEWAY = "BATCHINFER_METRICS_PUSH_GATEWAY"
@@ -37,7 +40,7 @@ class MetricsReceivers:
 
 def push(
     receivers: MetricsReceivers,
-    groups: Mapping[str, Iterable[Sample]],
+    groups: Mapping[str, Callable[[], Iterable[Sample]]],
     pipeline: str,
     trigger: Trigger,
     run_id: str | None = None,
@@ -46,7 +49,7 @@ def push(
 
     Args:
         receivers: where to.
-        groups: samples by the group's name: the latest run is "", others have a name.
+        groups: what gives the samples, by the group's name; that of the latest run is "".
         pipeline: the label of all samples.
         trigger: likewise; part of the file's name, so that a backfill says nothing in a nightly run's place.
         run_id: for the log.
@@ -54,23 +57,27 @@ def push(
     Returns:
         One delivery for each receiver; it names the first failure.
     """
-    stated = {name: samples for name, each in groups.items() if (samples := list(each))}
+
+    def stated() -> Iterator[tuple[str, CollectorRegistry]]:
+        for name, samples in groups.items():
+            if found := list(samples()):
+                yield name, exposition(found, pipeline, trigger)
 
     def write(folder: Path) -> None:
         from prometheus_client import write_to_textfile
 
-        for name, samples in stated.items():
+        for name, registry in stated():
             file = "_".join(filter(None, ("batchinfer", pipeline, trigger, name)))
-            write_to_textfile(str(folder / f"{file}.prom"), exposition(samples, pipeline, trigger))
+            write_to_textfile(str(folder / f"{file}.prom"), registry)
 
     def send(url: str) -> None:
         from prometheus_client import push_to_gateway
 
-        for name, samples in stated.items():
+        for name, registry in stated():
             push_to_gateway(
                 url,
                 job="_".join(filter(None, ("batchinfer", name))),
-                registry=exposition(samples, pipeline, trigger),
+                registry=registry,
                 grouping_key={"pipeline": pipeline, "trigger": trigger},
                 timeout=TIMEOUT_S,
             )
