@@ -8,40 +8,31 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from batchinfer.model import Registry
 from tests.conftest import Pipeline
-from tests.faults.test_stream import RATE, Flow, _reader, await_progress, finish, nursery
+from tests.faults.test_stream import (
+    CLIENTS,
+    RATE,
+    SESSION_MS,
+    WHOLE,
+    Flow,
+    _reader,
+    await_progress,
+    finish,
+    nursery,
+    quick,
+)
 from tests.integration.stream.test_stream import add_second_version, running, until
 from tests.kafka import Broker
 from tests.streams import Topics, committed, message, produce, score, section, with_stream
 
 pytestmark = pytest.mark.xdist_group("kafka")
 
-WHOLE = os.environ.get("BATCHINFER_TORTURE") == "all"
-SESSION_MS = 1000
 
-
-def quick(client: str) -> dict[str, Any]:
-    """A stream that is soon given up for dead."""
-    separator = "." if client == "confluent" else "_"
-
-    def named(settings: dict[str, int]) -> dict[str, int]:
-        return {name.replace(".", separator): value for name, value in settings.items()}
-
-    return {
-        "client": client,
-        "consumer_settings": named({"session.timeout.ms": SESSION_MS, "heartbeat.interval.ms": 200}),
-        "producer_settings": named({"transaction.timeout.ms": 2000}),
-        "max_batch": 500,
-        "drain_seconds": 10,
-    }
-
-
-@pytest.mark.parametrize("client", ["confluent", "kafka-python"])
+@pytest.mark.parametrize("client", CLIENTS)
 def test_a_member_that_was_given_up_for_dead_commits_nothing_when_it_wakes(
     kafka_broker: Broker, pipeline: Pipeline, client: str
 ) -> None:
