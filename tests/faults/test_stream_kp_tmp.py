@@ -1,0 +1,199 @@
+"""Members of a stream killed, joining and leaving while messages flow: each message ends up once."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from batchinfer.runs import stream
+from batchinfer.spec import load_spec
+from tests import kafka
+from tests.conftest import Pipeline
+from tests.kafka import Broker
+from tests.streams import Topics, committed, ids, message, produce, section
+
+pytestmark = pytest.mark.xdist_group("kafka")
+
+WHOLE = os.environ.get("BATCHINFER_TORTURE") == "all"
+KILLS, LEAST_MESSAGES = (25, 300_000) if WHOLE else (10, 50_000)
+RATE = 5_000
+CLIENTS = ["confluent", "kafka-python"]
+SESSION_MS = 1000
+
+
+def quick(client: str = "confluent") -> dict[str, Any]:
+    """A stream whose members are soon given up for dead."""
+    consumer: dict[str, Any] = {"session.timeout.ms": SESSION_MS, "heartbeat.interval.ms": 200}
+    producer: dict[str, Any] = {"transaction.timeout.ms": 2000}
+    if client == "kafka-python":
+        consumer, producer = ({k.replace(".", "_"): v for k, v in s.items()} for s in (consumer, producer))
+    return {
+        "client": client,
+        "consumer_settings": consumer,
+        "producer_settings": producer,
+        "max_batch": 1000,
+        "drain_seconds": 10,
+    }
+
+
+class Nursery:
+    """Members as processes, forked from one that has imported everything."""
+
+    def __init__(self, spec: Path) -> None:
+        script = Path(__file__).parent / "stream_nursery.py"
+        self._process = subprocess.Popen(
+            [sys.executable, str(script), str(spec)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.members: list[int] = []
+
+    def start(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print("one more", file=self._process.stdin, flush=True)
+        self.members.append(int(self._process.stdout.readline()))
+
+    def end(self, number: int, place: int = 0) -> None:
+        pid = self.members.pop(place % len(self.members))
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def close(self) -> None:
+        while self.members:
+            self.end(signal.SIGKILL)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+
+
+@contextmanager
+def nursery(spec: Path) -> Iterator[Nursery]:
+    opened = Nursery(spec)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+class Flow:
+    """Sends messages at a rate until it is told to stop, and at least so many; one in a hundred is not JSON."""
+
+    def __init__(self, broker: Broker, topics: Topics, least: int) -> None:
+        self._least, self._stop, self.count = least, threading.Event(), 0
+        self._thread = threading.Thread(target=produce, args=(broker, topics.input, self._values()))
+        self._thread.start()
+
+    def _values(self) -> Iterator[bytes]:
+        began = time.monotonic()
+        while not self._stop.is_set() or self.count < self._least:
+            if self.count % 500 == 0:
+                ahead = self.count / RATE - (time.monotonic() - began)
+                self._stop.wait(max(0.0, ahead))
+            yield b"?" if self.count % 100 == 99 else message(self.count)
+            self.count += 1
+
+    def stop(self) -> int:
+        """How many it sent."""
+        self._stop.set()
+        self._thread.join()
+        return self.count
+
+
+def await_progress(reader: Consumer, topics: Topics, patience_s: float = 60) -> None:
+    """Wait until more is committed than was when this was called."""
+
+    def end() -> int:
+        partitions = reader.list_topics(topics.output, 10).topics[topics.output].partitions
+        return sum(reader.get_watermark_offsets(TopicPartition(topics.output, n))[1] for n in partitions)
+
+    before, until = end(), time.monotonic() + patience_s
+    while end() <= before:
+        assert time.monotonic() < until, "the members get nothing done"
+        time.sleep(0.02)
+
+
+def finish(broker: Broker, spec: Path, topics: Topics, count: int) -> None:
+    """Let a last member come to the end, and see that all messages came once, where they belong."""
+    report = stream(load_spec(spec), until_end=True)
+    assert report.drained
+    predictions, letters = ids(committed(broker, topics.output)), ids(committed(broker, topics.letters))
+    wrong = {n: times for n, times in (predictions + letters).items() if times != 1}
+    assert not wrong, f"{len(wrong)} messages came several times, as {dict(list(wrong.items())[:5])}"
+    missing = Counter(range(count)) - predictions - letters
+    assert not missing, f"{len(missing)} messages are missing, as {sorted(missing)[:5]}"
+    assert set(letters) == set(range(99, count, 100))
+
+
+@pytest.mark.parametrize("client", CLIENTS if WHOLE else CLIENTS[:1])
+def test_members_that_are_killed_join_and_leave_lose_and_double_nothing(
+    kafka_broker: Broker, pipeline: Pipeline, client: str
+) -> None:
+    if not kafka_broker.real:
+        pytest.skip("rebalances are Apache Kafka's own")
+    chance = random.Random(20130108)
+    topics = Topics.of(kafka_broker, 4)
+    spec = pipeline.write_spec(stream=section(kafka_broker, topics, **quick(client)))
+    reader = _reader(kafka_broker)
+    with nursery(spec) as members:
+        members.start()
+        members.start()
+        # kafka-python is slower by an order of magnitude, and so has less to do.
+        sending = Flow(kafka_broker, topics, LEAST_MESSAGES // (10 if client == "kafka-python" else 1))
+        for _ in range(KILLS):
+            await_progress(reader, topics)
+            time.sleep(chance.uniform(0, 0.3))
+            members.end(signal.SIGKILL, chance.randrange(4))
+            # Some leave in good order, and one that dies is not always replaced at once.
+            if len(members.members) > 2 and chance.random() < 0.3:
+                members.end(signal.SIGTERM, chance.randrange(4))
+            while len(members.members) < 2 or (len(members.members) < 4 and chance.random() < 0.5):
+                members.start()
+        count = sending.stop()
+    reader.close()
+    finish(kafka_broker, spec, topics, count)
+
+
+def _reader(broker: Broker) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": broker.bootstrap_servers,
+            "group.id": "progress",
+            "isolation.level": "read_committed",
+        }
+    )
+
+
+@pytest.mark.skipif(not WHOLE, reason="make stream-torture")
+def test_a_broker_that_is_killed_and_comes_back_costs_no_message(pipeline: Pipeline) -> None:
+    with kafka.broker() as broker:
+        if not broker.real:
+            pytest.skip("the embedded broker keeps nothing")
+        topics = Topics.of(broker, 2)
+        spec = pipeline.write_spec(stream=section(broker, topics, **quick()))
+        with nursery(spec) as members:
+            members.start()
+            members.start()
+            sending = Flow(broker, topics, 50_000)
+            reader = _reader(broker)
+            for _ in range(3):
+                await_progress(reader, topics)
+                broker.kill()
+                time.sleep(1)
+                broker.restart()
+            count = sending.stop()
+            reader.close()
+        finish(broker, spec, topics, count)
