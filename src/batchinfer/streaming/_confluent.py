@@ -90,7 +90,10 @@ class ConfluentClient:
                     told = f"state {_OURS[name]} instead" if _OURS[name] else "what it says is fixed"
                     raise SpecError(f"stream: '{name}' cannot be set: {told}", key=name)
         # librdkafka warns of what it does again by itself; what it cannot mend comes as an error.
-        self._base = {"bootstrap.servers": spec.bootstrap_servers, "log_level": 3, **spec.settings}
+        # With all brokers gone it would forget them, and a transaction then waits for ever for one it has forgotten
+        # (librdkafka 2.16).
+        defaults = {"log_level": 3, "metadata.recovery.strategy": "none"}
+        self._base = {"bootstrap.servers": spec.bootstrap_servers, **defaults, **spec.settings}
         self._patience_s = min(10.0, int(spec.settings.get("socket.timeout.ms", 60_000)) / 1e3)
         self._admin_client: admin.AdminClient | None = None
 
