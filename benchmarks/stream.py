@@ -211,7 +211,7 @@ def model_rate(work: Path, options: Any, values: list[bytes]) -> float:
     with ThreadPoolExecutor(cores()) as pool:
         began = time.perf_counter()
         list(pool.map(lambda _: scorer.score(batch), range(rounds)))
-        return rounds * batch.num_rows / (time.perf_counter() - began)
+        return float(rounds * batch.num_rows) / (time.perf_counter() - began)
 
 
 def quix(options: Any, work: Path, values: list[bytes], form: str) -> float:

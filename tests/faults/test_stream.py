@@ -70,6 +70,13 @@ class Nursery:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
 
+    def tell(self) -> None:
+        """Have each member write to stderr where its threads are."""
+        for pid in self.members:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
+        time.sleep(1)
+
     def close(self) -> None:
         while self.members:
             self.end(signal.SIGKILL)
@@ -113,8 +120,8 @@ class Flow:
         return self.count
 
 
-def await_progress(reader: Consumer, topics: Topics, patience_s: float = 60) -> None:
-    """Wait until more is committed than was when this was called."""
+def await_progress(reader: Consumer, topics: Topics, members: Nursery, patience_s: float = 60) -> None:
+    """Wait until more is committed than was when this was called; if that takes too long, members say where they are."""
 
     def end() -> int:
         partitions = reader.list_topics(topics.output, 10).topics[topics.output].partitions
@@ -122,15 +129,24 @@ def await_progress(reader: Consumer, topics: Topics, patience_s: float = 60) -> 
 
     before, until = end(), time.monotonic() + patience_s
     while end() <= before:
-        assert time.monotonic() < until, "the members get nothing done"
+        if time.monotonic() > until:
+            members.tell()
+            raise AssertionError("the members get nothing done")
         time.sleep(0.02)
 
 
 def finish(broker: Broker, spec: Path, topics: Topics, count: int) -> None:
-    """Let a last member come to the end, and see that all messages came once, where they belong."""
-    report = stream(load_spec(spec), until_end=True)
-    assert report.drained
-    predictions, letters = ids(committed(broker, topics.output)), ids(committed(broker, topics.letters))
+    """Let a last member come to the end, and see that all messages came once, where they belong.
+
+    It comes to the end of its own partitions; those of the dead are its own when their sessions have ended.
+    """
+    until = time.monotonic() + 60
+    while True:
+        report = stream(load_spec(spec), until_end=True)
+        assert report.drained
+        predictions, letters = ids(committed(broker, topics.output)), ids(committed(broker, topics.letters))
+        if predictions.total() + letters.total() >= count or time.monotonic() > until:
+            break
     wrong = {n: times for n, times in (predictions + letters).items() if times != 1}
     assert not wrong, f"{len(wrong)} messages came several times, as {dict(list(wrong.items())[:5])}"
     missing = Counter(range(count)) - predictions - letters
@@ -154,7 +170,7 @@ def test_members_that_are_killed_join_and_leave_lose_and_double_nothing(
         # kafka-python is slower by an order of magnitude, and so has less to do.
         sending = Flow(kafka_broker, topics, LEAST_MESSAGES // (10 if client == "kafka-python" else 1))
         for _ in range(KILLS):
-            await_progress(reader, topics)
+            await_progress(reader, topics, members)
             time.sleep(chance.uniform(0, 0.3))
             members.end(signal.SIGKILL, chance.randrange(4))
             # Some leave in good order, and one that dies is not always replaced at once.
@@ -190,7 +206,7 @@ def test_a_broker_that_is_killed_and_comes_back_costs_no_message(pipeline: Pipel
             sending = Flow(broker, topics, 50_000)
             reader = _reader(broker)
             for _ in range(3):
-                await_progress(reader, topics)
+                await_progress(reader, topics, members)
                 broker.kill()
                 time.sleep(1)
                 broker.restart()
