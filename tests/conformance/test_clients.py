@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from contextlib import ExitStack
 from contextlib import closing as closed
@@ -16,11 +15,7 @@ from batchinfer.streaming import TopicPartition
 from batchinfer.testing import ClientConformance
 from batchinfer.testing._client_runs import Member, messages, new_name, numbered, until
 
-pytestmark = [
-    pytest.mark.xdist_group("kafka"),
-    # kafka-python leaves the sockets of vain attempts to be collected
-    pytest.mark.filterwarnings("ignore:unclosed .socket:ResourceWarning"),
-]
+pytestmark = pytest.mark.xdist_group("kafka")
 
 
 class TestConfluent(ClientConformance):
@@ -88,5 +83,4 @@ def test_a_broker_that_restarts_in_mid_flight_costs_no_message_and_doubles_none(
                 pytest.fail("the broker is back, and nothing can be committed")
         member.until(300)
         member.poll(0.5)
-    gc.collect()  # what vain attempts leave behind is not the next test's
     assert sorted(int(r["value"]) for r in member.records) == list(range(300))
