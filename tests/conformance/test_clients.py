@@ -53,7 +53,7 @@ def test_a_broker_that_restarts_in_mid_flight_costs_no_message_and_doubles_none(
     if not kafka_broker.real:
         pytest.skip("the embedded broker keeps nothing")
     topic, group, name = kafka_broker.topic("restart", 2), new_name("group"), new_name("restart")
-    progress = TopicPartition(topic, 0)
+    progress = TopicPartition(kafka_broker.topic("progress"), 0)
     under_test = suite()
     under_test._broker = kafka_broker
     client = under_test.open()
@@ -81,6 +81,9 @@ def test_a_broker_that_restarts_in_mid_flight_costs_no_message_and_doubles_none(
                     member.poll(0.5)
             else:
                 pytest.fail("the broker is back, and nothing can be committed")
-        member.until(300)
-        member.poll(0.5)
-    assert sorted(int(r["value"]) for r in member.records) == list(range(300))
+        until(lambda: len(member.owned) == 2, member)
+        reader = Member(client, new_name("reader"), topic)
+        closing.callback(reader.consumer.close)
+        reader.until(300)
+        reader.poll(0.5)
+    assert sorted(int(r["value"]) for r in reader.records) == list(range(300))

@@ -121,7 +121,7 @@ class Flow:
 
 
 def await_progress(reader: Consumer, topics: Topics, members: Nursery, patience_s: float = 60) -> None:
-    """Wait until more is committed than was when this was called; if that takes too long, members say where they are."""
+    """Wait until more is committed than was when this was called; members say where they are if that is long."""
 
     def end() -> int:
         partitions = reader.list_topics(topics.output, 10).topics[topics.output].partitions

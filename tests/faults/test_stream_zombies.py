@@ -32,13 +32,13 @@ from tests.streams import Topics, committed, message, produce, score, section, w
 pytestmark = pytest.mark.xdist_group("kafka")
 
 
+@pytest.mark.skipif(not WHOLE, reason="make stream-torture; the clients' suite holds the same of one client")
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_member_that_was_given_up_for_dead_commits_nothing_when_it_wakes(
     kafka_broker: Broker, pipeline: Pipeline, client: str
 ) -> None:
     if not kafka_broker.real:
         pytest.skip("rebalances are Apache Kafka's own")
-    times = 10 if WHOLE else 1
     topics = Topics.of(kafka_broker, 4)
     spec = pipeline.write_spec(stream=section(kafka_broker, topics, **quick(client)))
     reader = _reader(kafka_broker)
@@ -46,14 +46,14 @@ def test_a_member_that_was_given_up_for_dead_commits_nothing_when_it_wakes(
         members.start()
         members.start()
         sending = Flow(kafka_broker, topics, RATE)
-        for turn in range(times):
-            await_progress(reader, topics)
+        for turn in range(10):
+            await_progress(reader, topics, members)
             zombie = members.members[turn % 2]
             os.kill(zombie, signal.SIGSTOP)
             time.sleep(2 * SESSION_MS / 1e3)  # a zombie is one only after its session
-            await_progress(reader, topics)
+            await_progress(reader, topics, members)
             os.kill(zombie, signal.SIGCONT)
-            await_progress(reader, topics)
+            await_progress(reader, topics, members)
         count = sending.stop()
     reader.close()
     finish(kafka_broker, spec, topics, count)
