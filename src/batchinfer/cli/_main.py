@@ -52,6 +52,8 @@ class _Group(click.Group):
             ctx.exit(Interrupted.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except BrokenPipeError:  # a reader that has seen enough; click ends the command
+            raise
         except Exception as e:  # nothing that we foresaw: a traceback, but not with what it may quote
             _say_unforeseen(ctx, e)
             ctx.exit(BatchinferError.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchinfer.core import ScoringPath, Sensitive, Transform, run_id, storable
+from batchinfer.drift import Reference
 from batchinfer.errors import ModelError, SpecError
-from batchinfer.model import REFERENCE, Bundle, Registry, Scorer
+from batchinfer.model import PROFILE, REFERENCE, Bundle, Registry, Scorer
 from batchinfer.quality import Suite, SuiteChecks, Unsurveyed, compile_suite, refuses
 from batchinfer.runs._drift import DriftPlan, load_drift
 from batchinfer.runs._plan import load_sensitive, load_transform
@@ -106,8 +108,7 @@ class StreamPlanner:
         fixed = self._fixed
         spec, scorer = fixed.spec, Scorer.of(bundle)
         schema = _schema(fixed, scorer)
-        if unknown := sorted(fixed.sensitive.columns.keys() - {*schema.names}):
-            raise SpecError(f"input.sensitive: no message has a column '{unknown[0]}'", column=unknown[0])
+        _check_sensitive(fixed.sensitive, schema)
         checks = None if fixed.suite is None else _checks(fixed.suite, spec, schema)
         drift = load_drift(spec, scorer, fixed.sensitive)
         key, carry = (
@@ -190,11 +191,23 @@ def _schema(fixed: _Fixed, scorer: Scorer) -> pa.Schema:
     return pa.schema([pa.field(name, known[name]) for name in names])
 
 
+def _check_sensitive(sensitive: Sensitive, schema: pa.Schema) -> None:
+    """One that no message is read for is in nothing that the stream keeps; one that is misspelt would be."""
+    read = [name for name in schema.names if name not in sensitive]
+    for column in sensitive.columns.keys() - {*schema.names}:
+        if near := difflib.get_close_matches(column, read, n=1):
+            raise SpecError(
+                f"input.sensitive: no message has a column '{column}'; did you mean '{near[0]}'?",
+                column=column,
+            )
+
+
 def _reference_types(scorer: Scorer) -> dict[str, pa.DataType]:
-    content = scorer.bundle.read(REFERENCE)
+    content, profile = scorer.bundle.read(REFERENCE), scorer.bundle.read(PROFILE)
     if content is None:
         return {}
-    schema = pq.read_schema(pa.BufferReader(content))
+    hashed = () if profile is None else Reference.from_json(profile).sensitive.columns
+    schema = [f for f in pq.read_schema(pa.BufferReader(content)) if f.name not in hashed]
     return {f.name: f.type.value_type if pa.types.is_dictionary(f.type) else f.type for f in schema}
 
 
