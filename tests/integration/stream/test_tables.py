@@ -27,10 +27,9 @@ from tests.postgres import drop_tables, table_path
 from tests.streams import Topics, committed, headers, ids, message, produce, score, with_stream
 
 from batchinfer.cli import main
-from batchinfer.errors import BrokerRefused, SpecError, StoreError, UsageError
+from batchinfer.errors import BrokerRefused, SpecError, UsageError
 from batchinfer.runs import open_results, parity, repair_stream, run, stream
 from batchinfer.spec import PipelineSpec
-from batchinfer.store import Move, open_stream_table
 
 pytestmark = pytest.mark.xdist_group("kafka")
 
@@ -185,19 +184,6 @@ def start(pipeline: Pipeline, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def test_a_topic_that_was_made_anew_is_not_taken_for_the_old_one(
-    kafka_broker: Broker, pipeline: Pipeline
-) -> None:
-    topics = Topics.of(kafka_broker, 1)
-    spec = into_table(pipeline, kafka_broker, topics, {"path": str(pipeline.output)})
-    produce(kafka_broker, topics.input, [message(0)])
-    stream(spec, until_end=True)
-    table = open_stream_table("delta", str(pipeline.output), (), "scores")
-    table.append(flights(0, 0), {f"{topics.input}-0": Move(1, 9)}, {})
-    with pytest.raises(StoreError, match="made anew"):
-        stream(spec, until_end=True)
 
 
 def test_what_a_table_cannot_hold_is_a_dead_letter(
