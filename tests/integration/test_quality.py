@@ -76,6 +76,12 @@ def test_the_verdict_is_over_all_rows_also_those_that_are_set_aside(world: World
     assert report.quality["failed"][0]["element_count"] == 100
 
 
+def test_a_set_of_distinct_values_that_fails_stops_the_run_as_no_row_was_set_aside(world: World) -> None:
+    world.suite(("expect_column_distinct_values_to_be_in_set", {"column": "note", "value_set": ["row 1"]}))
+    with pytest.raises(QualityGate, match="1 expectation failed"):
+        world.run()
+
+
 def test_a_share_above_max_quarantined_stops_the_run_before_its_commit(world: World) -> None:
     world.suite((BETWEEN, IDS))
     with pytest.raises(QualityGate, match=r"3 of 100 rows") as caught:

@@ -31,6 +31,8 @@ from batchinfer.runs import (
     write_docs,
     write_drift_pages,
 )
+from batchinfer.runs._stream_plan import StreamPlan, StreamPlanner
+from batchinfer.streaming._records import Records, TopicPartition
 
 KEY = "a key of forty and more letters, planted as well"
 ROWS, CITIES = 400, ("Planted-City-1", "Planted-City-2", "Planted-City-3")
@@ -153,7 +155,7 @@ def test_no_file_that_a_run_leaves_holds_a_sensitive_value(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "batchinfer")
-    spec = world.spec(*ASKING[:2], ASKING[3], ASKING[5])
+    spec = world.spec(*ASKING[:2], ASKING[3])
     report = batchinfer.run(spec, {"ds": "d1"})
     (world.pipeline.root / "suite.json").unlink()
     (world.pipeline.root / "report.txt").write_text(report.to_json() + caplog.text)
@@ -282,8 +284,10 @@ def test_a_reference_at_a_path_is_hashed_as_it_is_read(world: World) -> None:
 
 
 @pytest.mark.skipif("BATCHINFER_TORTURE" not in os.environ, reason="imports take long: make torture runs it")
-def test_pages_and_workers_elsewhere_show_none(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """Evidently, Great Expectations and Dask themselves."""
+def test_pages_and_workers_elsewhere_show_none(
+    world: World, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Evidently, Great Expectations, Dask and Spark themselves."""
     caplog.set_level(logging.DEBUG)
     from distributed import LocalCluster
 
@@ -307,6 +311,12 @@ def test_pages_and_workers_elsewhere_show_none(world: World, caplog: pytest.LogC
         assert said_by(raised.value) == []
         logs = str(cluster.get_logs())
     assert report.quality["success"] is False
+    world.pipeline.write_input(people(), ds="d2")
+    spark = {"kind": "spark", "master": "local[1]"}
+    assert batchinfer.run(world.spec(ASKING[1], engine=spark), {"ds": "d2"}).rows.quarantined > 0
+    with pytest.raises(TransformError):
+        batchinfer.run(world.spec(engine=spark, transform="features.py:build"), {"ds": "d2"})
+    logs += "".join(capfd.readouterr())
     pages = str(world.pipeline.root / "pages")
     write_drift_pages(spec, str(world.pipeline.output), pages)
     write_docs(pages, 5)
@@ -440,6 +450,48 @@ def test_neither_key_nor_value_is_in_what_travels_to_workers(world: World) -> No
     sent = pickle.dumps(RunWork.of(plan, Staging(*areas), (), checks))
     shown = [value for value in PLANTED if value.encode() in sent]
     assert shown == []
+
+
+def test_a_stream_asks_for_the_types_that_hashes_do_not_tell_and_hides_what_it_writes(world: World) -> None:
+    stream: dict[str, Any] = {"input_topic": "people", "output_topic": "scores"}
+    with pytest.raises(SpecError, match=r"of which type '(age|city|name|pay)' is"):
+        planned(world.spec(stream=stream, output={"partition_by": []}))
+    stream |= {"columns": {"age": "int32", "city": "string", "name": "string", "pay": "float64"}}
+    with pytest.raises(SpecError, match="did you mean 'name'"):
+        misspelt = {**{k: v for k, v in HANDLED.items() if k != "name"}, "nmae": "hash"}
+        planned(world.spec(stream=stream, output={"partition_by": []}, input={"sensitive": misspelt}))
+    plan = planned(world.spec(stream=stream, output={"partition_by": []}))
+    assert [field.type for field in plan.carry] == [pa.string()]
+    row = {
+        "id": 7,
+        "x0": 1.0,
+        "age": 4_100_001,
+        "pay": 5_200_000.0,
+        "city": CITIES[0],
+        "name": "Planted-Name-7",
+    }
+    values = [json.dumps(row).encode(), json.dumps({**row, "age": None}).encode(), b'{"age": "Planted-age"}']
+    batch = plan.score(records_of(values), 0.0)
+    assert batch.results["name"].to_pylist()[0].startswith("hmac:")
+    assert len(batch.refused.reasons) == 2
+    assert not any(value in f"{batch.results.to_pylist()} {batch.refused.reasons}" for value in PLANTED)
+
+
+def planned(spec: batchinfer.PipelineSpec) -> StreamPlan:
+    planner = StreamPlanner(spec)
+    return planner.plan(planner.resolve())
+
+
+def records_of(values: list[bytes]) -> Records:
+    count = len(values)
+    return Records.of(
+        values=values,
+        keys=[None] * count,
+        headers=None,
+        timestamps=[None] * count,
+        partitions=[TopicPartition("people", 0)] * count,
+        offsets=list(range(count)),
+    )
 
 
 def test_an_unset_key_is_an_error_with_the_way_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from batchinfer.cli._options import (
     read_spec,
     scheduled_option,
 )
+from batchinfer.cli._parity import parity
 from batchinfer.cli._stream import kafka, stream
 from batchinfer.cli._tables import results, runs
 from batchinfer.errors import BatchinferError, DriftGate, Interrupted, UsageError
@@ -50,6 +51,8 @@ class _Group(click.Group):
             _say(ctx, Interrupted("stopped", next_step="nothing was changed; the same command starts again"))
             ctx.exit(Interrupted.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except BrokenPipeError:  # a reader that has seen enough; click ends the command
             raise
         except Exception as e:  # nothing that we foresaw: a traceback, but not with what it may quote
             _say_unforeseen(ctx, e)
@@ -242,6 +245,7 @@ def run(  # noqa: PLR0917 - click passes them by name
 main.add_command(backfill)
 main.add_command(stream)
 main.add_command(kafka)
+main.add_command(parity)
 
 
 @main.command()

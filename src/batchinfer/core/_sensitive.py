@@ -150,7 +150,7 @@ def _secret() -> bytes:
         raise SpecError(
             f"columns are to be hashed, but the environment variable {HASH_SECRET} {found}; "
             f"it needs {_LEAST_CHARACTERS} or more",
-            next_step=f"keep one key for the project: export {HASH_SECRET}=$(openssl rand -hex 32)",
+            next_step=f"make one key for the project with openssl rand -hex 32, and keep it in {HASH_SECRET}",
             variable=HASH_SECRET,
         )
     return secret.encode()

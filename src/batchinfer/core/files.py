@@ -16,6 +16,7 @@ from pyarrow import fs
 from batchinfer.errors import StoreError, Transient, UsageError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_UNREACHED = ("NETWORK_CONNECTION", "resolve host", "Could not connect", "Couldn't connect")
 _folder: ContextVar[str | None] = ContextVar("folder", default=None)
 
 
@@ -49,10 +50,23 @@ def locate(path: str) -> tuple[fs.FileSystem, str]:
     except pa.ArrowInvalid as e:
         raise UsageError(f"{path}: cannot open this location: {e}", path=path) from e
     except OSError as e:
-        if "NETWORK_CONNECTION" in str(e) or "resolve host" in str(e):
-            raise Transient(f"{path}: cannot be reached: {e}", next_step="run again", path=path) from e
+        check_reached(path, e)
         raise UsageError(f"{path}: cannot open this location: {e}", path=path) from e
     return filesystem, inner
+
+
+def check_reached(path: str, error: OSError) -> None:
+    """Tell an object store that the network does not reach from one that refuses.
+
+    Raises:
+        Transient: the former.
+    """
+    if any(sign in str(error) for sign in _UNREACHED):
+        raise Transient(
+            f"{path}: cannot be reached: {error}",
+            next_step="check the network and the endpoint's address, and run again",
+            path=path,
+        ) from error
 
 
 def is_local(filesystem: fs.FileSystem) -> bool:

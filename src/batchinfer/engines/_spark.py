@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
     from batchinfer.spec import EngineSpec
 
-_JOBS = 12
-"""Jobs that are queued at once: so many steps has the progress of many units at least."""
-_FEWEST_UNITS, _MOST_UNITS = 8, 200
-"""Units of one job: Spark plans each job anew, and a job's tasks each get all of its units, and use one."""
+_FEWEST_JOBS, _MOST_JOBS = 3, 12
+"""Jobs that are queued at once: so many steps has the progress at least. Spark plans each job anew."""
+_MOST_UNITS = 200
+"""Units of one job: its tasks each get all of them, and use one."""
 _SCHEMA = "place long, outcome binary"
 
 
@@ -85,12 +85,12 @@ class SparkEngine:
         tag = f"batchinfer-{uuid.uuid4().hex}"
         attempts = Attempts()
         waiting = list(units)
-        size = min(_MOST_UNITS, max(_FEWEST_UNITS, math.ceil(len(units) / _JOBS)))
+        size = _units_a_job(len(units))
         running: dict[Future[list[UnitReport | BatchinferError]], list[WorkUnit]] = {}
-        with ThreadPoolExecutor(_JOBS, thread_name_prefix="spark-job") as jobs:
+        with ThreadPoolExecutor(_MOST_JOBS, thread_name_prefix="spark-job") as jobs:
             try:
                 while waiting or running:
-                    while waiting and len(running) < _JOBS:
+                    while waiting and len(running) < _MOST_JOBS:
                         part, waiting = waiting[:size], waiting[size:]
                         running[jobs.submit(self._job, payload, part, tag)] = part
                     done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -141,6 +141,12 @@ class SparkEngine:
                 self.session.interruptTag(tag)
             else:
                 self.session.sparkContext.cancelJobsWithTag(tag)
+
+
+def _units_a_job(units: int) -> int:
+    """Jobs of up to eight units where there are few, and else as few jobs as show progress."""
+    few = math.ceil(units / _MOST_JOBS)
+    return min(_MOST_UNITS, max(few, min(8, math.ceil(units / _FEWEST_JOBS))))
 
 
 def _work_on(

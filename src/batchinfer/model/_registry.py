@@ -243,7 +243,15 @@ def _offers(model: RegisteredModel) -> str:
 def _folders(location: str) -> list[str]:
     filesystem, inner = files.locate(location)
     selector = fs.FileSelector(inner, allow_not_found=True)
-    found = filesystem.get_file_info(selector)
+    try:
+        found = filesystem.get_file_info(selector)
+    except OSError as e:
+        files.check_reached(location, e)
+        raise ModelError(
+            f"{location}: the registry cannot be listed: {e}",
+            next_step="check its address, the credentials in the environment and the permissions",
+            path=location,
+        ) from e
     names = [i.base_name for i in found if i.type is fs.FileType.Directory]
     return sorted(n for n in names if not n.startswith((".", "_")))
 

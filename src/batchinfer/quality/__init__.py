@@ -1,6 +1,6 @@
 """Quality: a Great Expectations suite, compiled to Arrow and run on every row in the scoring pass."""
 
-from batchinfer.quality._checks import SuiteChecks, SuiteTally, refuses
+from batchinfer.quality._checks import SuiteChecks, SuiteTally, refuses, sets_aside
 from batchinfer.quality._compile import compile_suite
 from batchinfer.quality._docs import render_docs
 from batchinfer.quality._expectation import Check, Expectation, Judgement, State
@@ -27,6 +27,7 @@ __all__ = [
     "refuses",
     "render_docs",
     "run_foreign",
+    "sets_aside",
     "survey",
     "validation_result",
 ]

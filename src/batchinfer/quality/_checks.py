@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from batchinfer.core import Lineage, Reason, Refusals, arrays
 from batchinfer.quality._expectation import Check, Judgement, State
+from batchinfer.quality._marks import Known
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,12 @@ def refuses(check: Check) -> bool:
     expectation = check.expectation
     mostly = expectation.kwargs.get("mostly")
     return expectation.severity == "critical" and (mostly is None or mostly >= 1)
+
+
+def sets_aside(check: Check, judgement: Judgement) -> bool:
+    """Whether a failure means rows that were not scored, so that the rest may be: a set of distinct values has none."""
+    of_no_row = isinstance(check, Known) and check.marks is None
+    return refuses(check) and "unexpected_count" in judgement.result and not of_no_row
 
 
 def _refusals(failed: dict[str, npt.NDArray[np.bool_]]) -> Refusals:

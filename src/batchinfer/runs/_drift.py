@@ -89,9 +89,8 @@ def load_drift(spec: PipelineSpec, scorer: Scorer, sensitive: Sensitive) -> Drif
 def _check_hidden(reference: Reference, scorer: Scorer, sensitive: Sensitive) -> None:
     """Hold what the bundle keeps of sensitive columns against what the spec lets anyone keep."""
     held = reference.sensitive
-    columns = {c.column.field for c in reference.columns if c.column.kind == "feature"} | set(
-        _sampled(scorer)
-    )
+    columns = {c.column.field for c in reference.columns if c.column.kind == "feature"}
+    columns |= set(_sampled(scorer)) if sensitive else set()
     for name, handling in sensitive.columns.items():
         if name in columns and held.columns.get(name) not in {handling, "drop"}:
             shown = "hashes" if name in held else "values"

@@ -26,8 +26,8 @@ from batchinfer.quality import (
     hide,
     hide_verdict,
     load_suite,
-    refuses,
     run_foreign,
+    sets_aside,
     survey,
     validation_result,
 )
@@ -187,8 +187,7 @@ def _stops(check: Check, judgement: Judgement, quality: QualitySpec) -> bool:
     """Whether this expectation's failure stops the run: its rows were not simply set aside."""
     if quality.on_failure == "warn" or check.expectation.severity != "critical":
         return False
-    set_aside = refuses(check) and "unexpected_count" in judgement.result
-    return quality.on_failure == "fail" or not set_aside
+    return quality.on_failure == "fail" or not sets_aside(check, judgement)
 
 
 def _told(check: Check, judgement: Judgement) -> dict[str, Any]:
@@ -202,7 +201,8 @@ def _told(check: Check, judgement: Judgement) -> dict[str, Any]:
 def _said(check: Check, judgement: Judgement) -> str:
     told = _told(check, judgement)
     if "unexpected_count" in told:
-        found = f"{told['unexpected_count']} of {told.get('element_count', '?')} rows"
+        of = f"of {told['element_count']} rows" if "element_count" in told else "unexpected values"
+        found = f"{told['unexpected_count']} {of}"
     elif "observed_value" in judgement.result:
         found = f"observed {told.get('observed_value')}"
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchinfer.core import ScoringPath, Sensitive, Transform, run_id, storable
-from batchinfer.errors import SpecError
-from batchinfer.model import REFERENCE, Bundle, Registry, Scorer
+from batchinfer.drift import Reference
+from batchinfer.errors import ModelError, SpecError
+from batchinfer.model import PROFILE, REFERENCE, Bundle, Registry, Scorer
 from batchinfer.quality import Suite, SuiteChecks, Unsurveyed, compile_suite, refuses
 from batchinfer.runs._drift import DriftPlan, load_drift
 from batchinfer.runs._plan import load_sensitive, load_transform
@@ -89,10 +91,13 @@ class StreamPlanner:
                 next_step="name one table, and partition it with output.partition_by",
                 key="output.path",
             )
+        if "store" in stream.sinks:
+            _check_sink(spec, stream)
         sensitive = load_sensitive(spec)
         digest = spec.digest() + (sensitive.key_id or "")
         self._fixed = _Fixed(spec, stream, load_transform(spec), read_suite(spec), sensitive, digest)
         self._decoder: tuple[pa.Schema, Decoder] | None = None
+        self._columns: pa.Schema | None = None
 
     def resolve(self) -> Bundle:
         """The bundle that the spec's model means now."""
@@ -103,8 +108,7 @@ class StreamPlanner:
         fixed = self._fixed
         spec, scorer = fixed.spec, Scorer.of(bundle)
         schema = _schema(fixed, scorer)
-        if unknown := sorted(fixed.sensitive.columns.keys() - {*schema.names}):
-            raise SpecError(f"input.sensitive: no message has a column '{unknown[0]}'", column=unknown[0])
+        _check_sensitive(fixed.sensitive, schema)
         checks = None if fixed.suite is None else _checks(fixed.suite, spec, schema)
         drift = load_drift(spec, scorer, fixed.sensitive)
         key, carry = (
@@ -122,6 +126,7 @@ class StreamPlanner:
             profiler=drift.profiler if drift is not None else None,
             sensitive=fixed.sensitive,
         )
+        self._check_columns(path.result_schema, scorer)
         identity = run_id(
             pipeline=spec.name,
             parameters={"stream": fixed.stream.input_topic, "group": fixed.stream.group or ""},
@@ -132,11 +137,38 @@ class StreamPlanner:
         score = MessageScorer(self._decode(schema), path, identity)
         return StreamPlan(spec, fixed.stream, identity, schema, key, carry, scorer, drift, score)
 
+    def _check_columns(self, results: pa.Schema, scorer: Scorer) -> None:
+        """A table's columns do not change while a stream writes to it."""
+        if "store" in self._fixed.stream.sinks and self._columns is not None and results != self._columns:
+            raise ModelError(
+                f"{scorer.identity}: its result columns are not those of the table that the stream writes to",
+                next_step="write them to another output.path, with a stream that is started anew",
+            )
+        self._columns = self._columns or results
+
     def _decode(self, schema: pa.Schema) -> Decoder:
         if self._decoder is None or not self._decoder[0].equals(schema):
             decoder = open_decoder(schema, self._fixed.stream.format, self._fixed.spec.folder)
             self._decoder = (schema, decoder)
         return self._decoder[1]
+
+
+def _check_sink(spec: PipelineSpec, stream: StreamSpec) -> None:
+    """Hold `sink_partition` against the output's columns."""
+    for name, source in stream.sink_partition.items():
+        if name not in spec.output.partition_by:
+            raise SpecError(
+                f"stream.sink_partition: '{name}' is not a column of output.partition_by",
+                next_step=f"it has {', '.join(spec.output.partition_by) or 'none'}",
+                column=name,
+            )
+        if source not in {"timestamp", *spec.input.key, *spec.output.carry}:
+            raise SpecError(
+                f"stream.sink_partition: '{name}' comes from '{source}', which is neither `timestamp` nor a column "
+                "of input.key or output.carry",
+                next_step="carry the column, or take the day of the messages' timestamps",
+                column=source,
+            )
 
 
 def _schema(fixed: _Fixed, scorer: Scorer) -> pa.Schema:
@@ -159,11 +191,23 @@ def _schema(fixed: _Fixed, scorer: Scorer) -> pa.Schema:
     return pa.schema([pa.field(name, known[name]) for name in names])
 
 
+def _check_sensitive(sensitive: Sensitive, schema: pa.Schema) -> None:
+    """One that no message is read for is in nothing that the stream keeps; one that is misspelt would be."""
+    read = [name for name in schema.names if name not in sensitive]
+    for column in sensitive.columns.keys() - {*schema.names}:
+        if near := difflib.get_close_matches(column, read, n=1):
+            raise SpecError(
+                f"input.sensitive: no message has a column '{column}'; did you mean '{near[0]}'?",
+                column=column,
+            )
+
+
 def _reference_types(scorer: Scorer) -> dict[str, pa.DataType]:
-    content = scorer.bundle.read(REFERENCE)
+    content, profile = scorer.bundle.read(REFERENCE), scorer.bundle.read(PROFILE)
     if content is None:
         return {}
-    schema = pq.read_schema(pa.BufferReader(content))
+    hashed = () if profile is None else Reference.from_json(profile).sensitive.columns
+    schema = [f for f in pq.read_schema(pa.BufferReader(content)) if f.name not in hashed]
     return {f.name: f.type.value_type if pa.types.is_dictionary(f.type) else f.type for f in schema}
 
 

@@ -54,6 +54,7 @@ def discover(path: str) -> Discovered:
             path=path,
         ) from e
     except OSError as e:
+        files.check_reached(path, e)
         raise InputError(
             f"{path}: cannot be listed: {reason_of(e)}",
             next_step="check the permissions of the folder and of those below it",

@@ -18,9 +18,13 @@ from batchinfer.spec._template import fill_environment
 from batchinfer.spec._yaml import read_yaml
 
 _CLIENT_SETTINGS = ("settings", "consumer_settings", "producer_settings")
-_SETTINGS_AT = [[section] for section in _CLIENT_SETTINGS]
 _SECRET_SETTING = re.compile(r"password|secret|jaas|(?:key[._]pem|token)$")
 _FROM_ENVIRONMENT = re.compile(r"\$\{[A-Za-z_]\w*\}")
+_MAY_BE_SECRET = {
+    *("alerts", "lineage", "metrics", "conf", "registry_settings"),
+    *_CLIENT_SETTINGS,
+}
+"""Keys below which an error shows no value: URLs and settings that hold tokens and passwords."""
 _Document = TypeVar("_Document", bound=BaseModel)
 
 
@@ -104,10 +108,7 @@ def _finding(kind: type[BaseModel], finding: Any) -> str:
     if finding["type"] == "missing":
         return f"'{key}' is missing"
     found = finding["input"]
-    held = location[:1] == ["alerts"] or (location[:1] == ["stream"] and location[1:2] in _SETTINGS_AT)
-    secret = held and not isinstance(
-        found, int | float | None
-    )  # a webhook's URL is one, and a client's password
+    secret = not isinstance(found, int | float | None) and not _MAY_BE_SECRET.isdisjoint(location)
     said = "something that may be a secret" if secret else repr(found)
     if finding["type"] in {"tuple_type", "list_type"}:
         example = f", as [{found}]" if isinstance(found, str) and not secret else ""

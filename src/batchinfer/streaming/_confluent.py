@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, TypeVar
@@ -32,7 +33,6 @@ _log = logging.getLogger("batchinfer.kafka")
 _Found = TypeVar("_Found")
 
 _PATIENCE_SECONDS = 30.0
-_METADATA_SECONDS = 10.0
 _DEFAULT_LIMIT_BYTES = 1_000_000
 _OVERHEAD_BYTES = 512
 """What a batch of one message adds to its value, key and headers, with room to spare."""
@@ -73,6 +73,7 @@ _GROUP_FENCED = {
     _E.FENCED_INSTANCE_ID,
     _E.REBALANCE_IN_PROGRESS,
     _E._ASSIGNMENT_LOST,
+    _E._MAX_POLL_EXCEEDED,
 }
 _DENIED = {_E._AUTHENTICATION, _E._SSL}
 _NO_RIGHT = {
@@ -97,7 +98,11 @@ class ConfluentClient:
                     told = f"state {_OURS[name]} instead" if _OURS[name] else "what it says is fixed"
                     raise SpecError(f"stream: '{name}' cannot be set: {told}", key=name)
         # librdkafka warns of what it does again by itself; what it cannot mend comes as an error.
-        self._base = {"bootstrap.servers": spec.bootstrap_servers, "log_level": 3, **spec.settings}
+        # With all brokers gone it would forget them, and a transaction then waits for ever for one it has forgotten
+        # (librdkafka 2.16).
+        defaults = {"log_level": 3, "metadata.recovery.strategy": "none"}
+        self._base = {"bootstrap.servers": spec.bootstrap_servers, **defaults, **spec.settings}
+        self._patience_s = min(10.0, int(spec.settings.get("socket.timeout.ms", 60_000)) / 1e3)
         self._admin_client: admin.AdminClient | None = None
         self._denied: list[ck.KafkaError] = []
 
@@ -149,7 +154,7 @@ class ConfluentClient:
 
     def _metadata(self, topic: str) -> admin.ClusterMetadata:
         """What the brokers say of all topics. One that turns us away looks like one that is not there: ask why."""
-        until = time.monotonic() + _METADATA_SECONDS
+        until = time.monotonic() + self._patience_s
         while True:
             try:
                 return self._admin.list_topics(timeout=1)
@@ -162,7 +167,8 @@ class ConfluentClient:
                         code=self._denied[0].name(),
                     ) from e
                 if time.monotonic() > until:
-                    raise _translated(e.args[0], f"the topic {topic}") from e
+                    what = f"the topic {topic} at {self._spec.bootstrap_servers}"
+                    raise _translated(e.args[0], what) from e
 
     def create_topic(self, topic: str, partitions: int) -> None:
         """See `Client.create_topic`."""
@@ -282,7 +288,12 @@ class ConfluentConsumer:
         and that for who asks. One that is out of date is refused by the broker, and all of it is done again.
         """
         if self._group_at != self._rebalances:
-            self._group, self._group_at = self._consumer.consumer_group_metadata(), self._rebalances
+            self._group_at = self._rebalances
+            self._learn_group()
+
+    def _learn_group(self) -> None:
+        group = self._consumer.consumer_group_metadata()
+        self._group = group if self._consumer.memberid() else None
 
     def _is_event(self, message: Any) -> bool:
         error = message.error()
@@ -296,6 +307,10 @@ class ConfluentConsumer:
         if error.retriable() or error.code() in _UNAVAILABLE or error.code() in _GROUP_FENCED:
             _log.warning("polling: %s", error)
             return True
+        if error.code() == _E._FATAL and "group.instance.id" in error.str():
+            raise BrokerRefused(
+                f"polling: {error.str()}", next_step="give each stream its own stream.instance_id"
+            )
         raise _translated(error, "polling")
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
@@ -308,7 +323,7 @@ class ConfluentConsumer:
 
     def seek(self, offsets: Offsets) -> None:
         """See `Consumer.seek`."""
-        self._group = self._consumer.consumer_group_metadata()
+        self._learn_group()
         until = time.monotonic() + _PATIENCE_SECONDS
         for each in _theirs(offsets):
             while True:  # a partition that has just come is not to be sought in at once
@@ -373,7 +388,10 @@ class ConfluentConsumer:
 
     def group(self) -> object:
         """See `Consumer.group`."""
-        return self._group
+        group = self._group
+        if group is None:  # brokers let what names no member through
+            raise GroupFenced("this member is not in the group any more")
+        return group
 
     def close(self) -> None:
         """See `Consumer.close`."""
@@ -487,7 +505,12 @@ class ConfluentProducer:
     def close(self) -> None:
         """See `Producer.close`."""
         self._producer.purge()
-        _called(self._producer.close, "closing the producer")
+        with warnings.catch_warnings():  # that it could not abort what it had lost already
+            warnings.simplefilter("ignore", RuntimeWarning)
+            try:
+                self._producer.close()
+            except ck.KafkaException as e:
+                _log.warning("closing a producer: %s", e.args[0].str())
 
 
 def _records(messages: list[Any]) -> Records:
