@@ -222,13 +222,13 @@ class ConfluentConsumer:
         self._assigned: set[TopicPartition] = set()
         self._rebalances = 0
         self._group: object = None
+        self._group_at = 0
 
     def subscribe(self, topics: Sequence[str], listener: Listener) -> None:
         """See `Consumer.subscribe`."""
 
         def assigned(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
             self._rebalances += 1
-            self._group = None
             ours = _ours(partitions)
             self._assigned.update(ours)
             starts = listener.assigned(ours)
@@ -240,7 +240,6 @@ class ConfluentConsumer:
         def gone(tell: Callable[[Sequence[TopicPartition]], None]) -> Callable[..., None]:
             def call(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
                 self._rebalances += 1
-                self._group = None
                 ours = _ours(partitions)
                 self._assigned.difference_update(ours)
                 for partition in ours:
@@ -264,11 +263,13 @@ class ConfluentConsumer:
         before = self._rebalances
         first = _called(lambda: self._consumer.poll(timeout_s), "polling")
         if first is None:
+            self._ask_group()
             return Records.none()
         rest = (
             _called(lambda: self._consumer.consume(max_records - 1, 0), "polling") if max_records > 1 else []
         )
         messages: list[Any] = [first, *rest]
+        self._ask_group()
         if any(message.error() is not None for message in messages):
             messages = [message for message in messages if not self._is_event(message)]
         if self._rebalances != before:  # the batch may hold what came before a partition went
@@ -279,6 +280,20 @@ class ConfluentConsumer:
         for partition, offset in records.next_offsets().items():  # its end may have been told with it
             self._next[partition] = max(offset, self._next.get(partition, 0))
         return records
+
+    def _ask_group(self) -> None:
+        """Learn the generation anew after a rebalance.
+
+        Here alone, in the poll thread and after its callbacks: elsewhere the answer may wait for a rebalance to end,
+        and that for who asks. One that is out of date is refused by the broker, and all of it is done again.
+        """
+        if self._group_at != self._rebalances:
+            self._group_at = self._rebalances
+            self._learn_group()
+
+    def _learn_group(self) -> None:
+        group = self._consumer.consumer_group_metadata()
+        self._group = group if self._consumer.memberid() else None
 
     def _is_event(self, message: Any) -> bool:
         error = message.error()
@@ -308,7 +323,7 @@ class ConfluentConsumer:
 
     def seek(self, offsets: Offsets) -> None:
         """See `Consumer.seek`."""
-        self._group = None
+        self._learn_group()
         until = time.monotonic() + _PATIENCE_SECONDS
         for each in _theirs(offsets):
             while True:  # a partition that has just come is not to be sought in at once
@@ -373,14 +388,9 @@ class ConfluentConsumer:
 
     def group(self) -> object:
         """See `Consumer.group`."""
-        # The client takes up to a second to say it; it changes with rebalances alone. One that is out of date is
-        # refused, and the rewind that follows asks anew.
         group = self._group
-        if group is None:
-            group = self._consumer.consumer_group_metadata()
-            if not self._consumer.memberid():  # brokers let what names no member through
-                raise GroupFenced("this member is not in the group any more")
-            self._group = group
+        if group is None:  # brokers let what names no member through
+            raise GroupFenced("this member is not in the group any more")
         return group
 
     def close(self) -> None:
