@@ -11,7 +11,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,7 +41,7 @@ _SETTINGS = {
     "broker.heartbeat.interval.ms": "300",
     "group.min.session.timeout.ms": "500",
     "log.cleaner.enable": "false",
-    "log.retention.ms": "-1",  # messages of tests are of 1970: gone at the first look otherwise
+    "log.retention.ms": "-1",  # the tests send messages of 1970
 }
 _JAVA = ("-Xms96m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 
@@ -87,8 +87,8 @@ class Broker:
 
 
 @contextmanager
-def broker(**settings: str) -> Iterator[Broker]:
-    """A broker of this block's own."""
+def broker(listeners: Mapping[str, int] | None = None, **settings: str) -> Iterator[Broker]:
+    """A broker of this block's own; `listeners` are further ones, by name their port."""
     folder = Path(tempfile.mkdtemp(prefix="batchinfer-kafka-"))
     jars = libraries()
     try:
@@ -96,10 +96,11 @@ def broker(**settings: str) -> Iterator[Broker]:
             with EmbeddedBroker(log=folder / "log") as embedded:
                 yield Broker(embedded.bootstrap_servers, False, folder)
             return
-        port, controller = _free_ports()
+        port, controller = free_ports(2)
+        more = "".join(f",{name}://127.0.0.1:{place}" for name, place in (listeners or {}).items())
         addresses = {
-            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}{more}",
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
             "log.dirs": str(folder / "data"),
         }
@@ -184,11 +185,13 @@ def _write_settings(file: Path, settings: Mapping[str, str]) -> None:
     file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
 
 
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 def _made(folder: Path) -> Path:

@@ -121,7 +121,11 @@ class Flow:
 
 
 def await_progress(reader: Consumer, topics: Topics, members: Nursery, patience_s: float = 60) -> None:
+<<<<<<< HEAD
     """Wait until more is committed than was when this was called; members say where they are if that is long."""
+=======
+    """Wait until more is committed than was when this was called; if that takes too long, they say where they are."""
+>>>>>>> 218e65c8d9f015c454f7d48cb7ad4a38be5ab1e6
 
     def end() -> int:
         partitions = reader.list_topics(topics.output, 10).topics[topics.output].partitions
@@ -141,16 +145,22 @@ def finish(broker: Broker, spec: Path, topics: Topics, count: int) -> None:
     It comes to the end of its own partitions; those of the dead are its own when their sessions have ended.
     """
     until = time.monotonic() + 60
+    counts = []
     while True:
         report = stream(load_spec(spec), until_end=True)
         assert report.drained
+        counts.append(report.messages["read"])
         predictions, letters = ids(committed(broker, topics.output)), ids(committed(broker, topics.letters))
         if predictions.total() + letters.total() >= count or time.monotonic() > until:
             break
     wrong = {n: times for n, times in (predictions + letters).items() if times != 1}
     assert not wrong, f"{len(wrong)} messages came several times, as {dict(list(wrong.items())[:5])}"
     missing = Counter(range(count)) - predictions - letters
-    assert not missing, f"{len(missing)} messages are missing, as {sorted(missing)[:5]}"
+    progress = Consumer(
+        {"bootstrap.servers": broker.bootstrap_servers, "group.id": f"g-{topics.input}"}
+    ).committed([TopicPartition(topics.input, n) for n in range(4)], 10)
+    told = f"{len(missing)} of {count} messages are missing, as {sorted(missing)[:5]}; {counts}; {progress}"
+    assert not missing, told
     assert set(letters) == set(range(99, count, 100))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -16,6 +17,10 @@ from batchinfer.spec._pipeline import PipelineSpec
 from batchinfer.spec._template import fill_environment
 from batchinfer.spec._yaml import read_yaml
 
+_CLIENT_SETTINGS = ("settings", "consumer_settings", "producer_settings")
+_SETTINGS_AT = [[section] for section in _CLIENT_SETTINGS]
+_SECRET_SETTING = re.compile(r"password|secret|jaas|(?:key[._]pem|token)$")
+_FROM_ENVIRONMENT = re.compile(r"\$\{[A-Za-z_]\w*\}")
 _Document = TypeVar("_Document", bound=BaseModel)
 
 
@@ -53,8 +58,23 @@ def parse_spec(
         _override(document, key, value, file)
     if "folder" in document:  # a field of the object, not a key of the file
         raise _unknown_key(["folder"], PipelineSpec, file, SpecError)
+    _refuse_secrets(document, file)
     filled = fill_environment(document, os.environ)
     return validate(PipelineSpec, {**filled, "folder": file.parent}, name=file)
+
+
+def _refuse_secrets(document: Mapping[str, Any], file: Path) -> None:
+    """Refuse a Kafka client's secret that stands in the spec itself: all of it comes from the environment."""
+    stream = document.get("stream")
+    for section in _CLIENT_SETTINGS:
+        settings = stream.get(section) if isinstance(stream, dict) else None
+        for name, value in settings.items() if isinstance(settings, dict) else ():
+            if _SECRET_SETTING.search(str(name)) and not _FROM_ENVIRONMENT.fullmatch(str(value)):
+                key = f"stream.{section}.{name}"
+                raise SpecError(
+                    f"{file}: {key}: a secret comes from the environment alone, as ${{KAFKA_PASSWORD}}",
+                    key=key,
+                )
 
 
 def validate(
@@ -84,9 +104,10 @@ def _finding(kind: type[BaseModel], finding: Any) -> str:
     if finding["type"] == "missing":
         return f"'{key}' is missing"
     found = finding["input"]
-    secret = location[:1] == ["alerts"] and not isinstance(
+    held = location[:1] == ["alerts"] or (location[:1] == ["stream"] and location[1:2] in _SETTINGS_AT)
+    secret = held and not isinstance(
         found, int | float | None
-    )  # a webhook's URL is one
+    )  # a webhook's URL is one, and a client's password
     said = "something that may be a secret" if secret else repr(found)
     if finding["type"] in {"tuple_type", "list_type"}:
         example = f", as [{found}]" if isinstance(found, str) and not secret else ""

@@ -33,6 +33,7 @@ _log = logging.getLogger("batchinfer.kafka")
 _Found = TypeVar("_Found")
 
 _PATIENCE_SECONDS = 30.0
+_METADATA_SECONDS = 10.0
 _DEFAULT_LIMIT_BYTES = 1_000_000
 _OVERHEAD_BYTES = 512
 """What a batch of one message adds to its value, key and headers, with room to spare."""
@@ -75,6 +76,14 @@ _GROUP_FENCED = {
     _E._ASSIGNMENT_LOST,
     _E._MAX_POLL_EXCEEDED,
 }
+_DENIED = {_E._AUTHENTICATION, _E._SSL}
+_NO_RIGHT = {
+    _E.TOPIC_AUTHORIZATION_FAILED,
+    _E.GROUP_AUTHORIZATION_FAILED,
+    _E.CLUSTER_AUTHORIZATION_FAILED,
+    _E.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+}
+"""Fatal to a producer too, and yet nothing to do again."""
 _PRODUCER_FENCED = {_E._FENCED, _E.INVALID_PRODUCER_EPOCH, _E.PRODUCER_FENCED}
 _TOO_LARGE = {_E.MSG_SIZE_TOO_LARGE, _E.RECORD_LIST_TOO_LARGE}
 
@@ -96,6 +105,7 @@ class ConfluentClient:
         self._base = {"bootstrap.servers": spec.bootstrap_servers, **defaults, **spec.settings}
         self._patience_s = min(10.0, int(spec.settings.get("socket.timeout.ms", 60_000)) / 1e3)
         self._admin_client: admin.AdminClient | None = None
+        self._denied: list[ck.KafkaError] = []
 
     def consumer(self, group: str) -> ConfluentConsumer:
         """See `Client.consumer`."""
@@ -140,12 +150,33 @@ class ConfluentClient:
 
     def partitions(self, topic: str) -> int | None:
         """See `Client.partitions`."""
+<<<<<<< HEAD
         listed = _called(
             lambda: self._admin.list_topics(timeout=self._patience_s),
             f"the topic {topic} at {self._spec.bootstrap_servers}",
         )
         found = listed.topics.get(topic)
+=======
+        found = self._metadata(topic).topics.get(topic)
+>>>>>>> 218e65c8d9f015c454f7d48cb7ad4a38be5ab1e6
         return len(found.partitions) if found is not None and found.error is None else None
+
+    def _metadata(self, topic: str) -> admin.ClusterMetadata:
+        """What the brokers say of all topics. One that turns us away looks like one that is not there: ask why."""
+        until = time.monotonic() + _METADATA_SECONDS
+        while True:
+            try:
+                return self._admin.list_topics(timeout=1)
+            except ck.KafkaException as e:
+                self._admin.poll(0)
+                if self._denied:
+                    raise BrokerRefused(
+                        f"{self._spec.bootstrap_servers}: {self._denied[0].str()}",
+                        next_step="check stream.settings and the secrets in the environment: docs/kafka-security.md",
+                        code=self._denied[0].name(),
+                    ) from e
+                if time.monotonic() > until:
+                    raise _translated(e.args[0], f"the topic {topic}") from e
 
     def create_topic(self, topic: str, partitions: int) -> None:
         """See `Client.create_topic`."""
@@ -181,8 +212,13 @@ class ConfluentClient:
     @property
     def _admin(self) -> admin.AdminClient:
         if self._admin_client is None:
-            self._admin_client = _made(admin.AdminClient, dict(self._base))
+            settings = {**self._base, "error_cb": self._on_error}
+            self._admin_client = _made(admin.AdminClient, settings)
         return self._admin_client
+
+    def _on_error(self, error: ck.KafkaError) -> None:
+        if error.code() in _DENIED:
+            self._denied.append(error)
 
 
 class ConfluentConsumer:
@@ -467,12 +503,16 @@ class ConfluentProducer:
     def close(self) -> None:
         """See `Producer.close`."""
         self._producer.purge()
+<<<<<<< HEAD
         with warnings.catch_warnings():  # that it could not abort what it had lost already
             warnings.simplefilter("ignore", RuntimeWarning)
             try:
                 self._producer.close()
             except ck.KafkaException as e:
                 _log.warning("closing a producer: %s", e.args[0].str())
+=======
+        _called(self._producer.close, "closing the producer")
+>>>>>>> 218e65c8d9f015c454f7d48cb7ad4a38be5ab1e6
 
 
 def _records(messages: list[Any]) -> Records:
@@ -543,6 +583,10 @@ def _patiently(call: Callable[[], _Found], what: str) -> _Found:
 def _translated(error: ck.KafkaError, what: str) -> Exception:
     said, code = f"{what}: {error.str()}", error.code()
     facts = {"code": error.name()}
+    if code in _NO_RIGHT:
+        return BrokerRefused(
+            said, next_step="docs/kafka-security.md lists the rights that a stream needs", **facts
+        )
     if code in _PRODUCER_FENCED:
         return ProducerFenced(
             said, next_step="another stream has the same stream.instance_id: give each its own", **facts

@@ -148,7 +148,7 @@ class JsonDecoder:
 class JsonEncoder:
     """See `batchinfer.streaming.Encoder`: one object for each row. NaN and infinities, which JSON has not, are null."""
 
-    def __init__(self, _schema: pa.Schema, _spec: FormatSpec, _topic: str) -> None:
+    def __init__(self, _schema: pa.Schema, _spec: FormatSpec | None = None, _topic: str = "") -> None:
         pass
 
     def encode(self, rows: pa.RecordBatch) -> pa.LargeBinaryArray:

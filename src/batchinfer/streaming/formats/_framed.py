@@ -28,6 +28,7 @@ NO_VALUE = "the message has no value"
 _NO_FRAME = "the value does not begin with the id of a schema (a zero byte and four more)"
 _DEEPEST = 16
 """Message types within message types."""
+_MOST_KNOWN = 10_000
 
 Written = tuple[int, tuple[int, ...]]
 """What a message was written with: the schema's id and, for Protobuf, the path to its type."""
@@ -114,7 +115,7 @@ class SchemaDecoder:
         cursors = Cursors(payloads.take(rows))
         magic = cursors.fixed(ALL, "u1", "the frame")
         ids = cursors.fixed(ALL, ">i4", "the frame").astype(np.int64)
-        cursors.fail(ALL, magic != 0, _NO_FRAME)
+        cursors.fail(ALL, (magic != 0) | (ids < 0), _NO_FRAME)
         paths = _paths(cursors) if self._indexed else np.zeros((len(rows), 0), np.int64)
         rejected |= {int(rows[row]): _NO_FRAME for row in cursors.failed}
         framed = kept_rows(len(rows), cursors.failed)
@@ -132,6 +133,8 @@ class SchemaDecoder:
     def _known_as(self, written: Written) -> _Known | str:
         """What reads the messages of a schema, or why they are refused."""
         if written not in self._known:
+            if len(self._known) >= _MOST_KNOWN:  # whoever sends noise must not fill the memory
+                self._known.clear()
             try:
                 self._known[written] = self._judged(written)
             except InputError as e:

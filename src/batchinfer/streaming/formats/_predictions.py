@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from batchinfer.core import LINEAGE, arrays
@@ -102,8 +103,19 @@ class _Predictions:
         for number, name in enumerate(self._order, 1):
             column = rows.column(name)
             plain = column.cast(column.type.value_type) if pt.is_dictionary(column.type) else column
-            parts.append(self._piece(plain, number))
+            parts.append(self._piece(_without_holes(plain), number))
         return pieces.written(pieces.together(parts))
+
+
+def _without_holes(column: pa.Array) -> pa.Array:
+    """The column; a list that holds a null is null itself, as neither format has a null among numbers."""
+    if not _is_list(column.type) or not pc.list_flatten(column).null_count:
+        return column
+    owners = pc.list_parent_indices(column).filter(pc.is_null(pc.list_flatten(column)))
+    whole = np.ones(len(column), np.bool_)
+    whole[arrays.to_numpy(owners)[0]] = False
+    listed = column.cast(pa.large_list(column.type.value_type))
+    return pc.if_else(arrays.from_numpy(whole), listed, pa.nulls(len(column), listed.type))
 
 
 def _avro_piece(column: pa.Array, _number: int) -> pieces.Piece:

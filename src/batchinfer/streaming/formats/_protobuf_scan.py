@@ -35,6 +35,7 @@ from batchinfer.streaming.formats._protobuf_schema import (
 
 NO_MESSAGE = "the value is no Protobuf message"
 _PASSES = 16
+_RUN = 64
 _SECOND_NS = 10**9
 
 
@@ -93,8 +94,11 @@ class Scan:
             if not len(pending):
                 return
             for tag, field in tags:
-                rows = pending[self._is_next(pending, tag)]
-                if len(rows):
+                rows = pending
+                for _ in range(_RUN if field.repeated else 1):  # items of a list follow each other
+                    rows = rows[self._is_next(rows, tag)]
+                    if not len(rows):
+                        break
                     cursors.at[rows] += len(tag)
                     self._read(field, tag[0] & 7, rows)
             self._skip_foreign(pending[cursors.at[pending] < cursors.end[pending]])

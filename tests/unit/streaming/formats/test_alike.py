@@ -150,7 +150,7 @@ _results = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(_results, max_size=4))
 @pytest.mark.parametrize("kind", ["avro", "protobuf"])
 def test_predictions_are_read_back_as_they_were_written(
@@ -170,6 +170,16 @@ def test_predictions_are_read_back_as_they_were_written(
         if kind == "protobuf" and name == "embedding":  # a list of Protobuf's is empty where there is none
             expected = [each or [] for each in expected]
         assert decoded.batch.column(name).to_pylist() == expected, name
+
+
+def test_a_list_that_holds_a_null_is_null(registry: TestRegistry) -> None:
+    schema = pa.schema([("a", pa.list_(pa.int64())), ("b", pa.list_(pa.float32(), 2))])
+    rows = [{"a": [1, 2], "b": [1.0, 2.0]}, {"a": [1, None], "b": None}, {"a": None, "b": [None, 3.0]}]
+    spec = FormatSpec(kind="avro", registry=registry.url)
+    batch = pa.RecordBatch.from_pylist(rows, schema=schema)
+    decoded = open_decoder(schema, spec, Path()).decode(open_encoder(schema, spec, "lists").encode(batch))
+    nothing = {"a": None, "b": None}
+    assert decoded.batch.to_pylist() == [rows[0], nothing, nothing]
 
 
 def _compile(registry: TestRegistry) -> None:
