@@ -121,11 +121,7 @@ class Flow:
 
 
 def await_progress(reader: Consumer, topics: Topics, members: Nursery, patience_s: float = 60) -> None:
-<<<<<<< HEAD
-    """Wait until more is committed than was when this was called; members say where they are if that is long."""
-=======
     """Wait until more is committed than was when this was called; if that takes too long, they say where they are."""
->>>>>>> 218e65c8d9f015c454f7d48cb7ad4a38be5ab1e6
 
     def end() -> int:
         partitions = reader.list_topics(topics.output, 10).topics[topics.output].partitions

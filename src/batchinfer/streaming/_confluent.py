@@ -103,7 +103,7 @@ class ConfluentClient:
         # (librdkafka 2.16).
         defaults = {"log_level": 3, "metadata.recovery.strategy": "none"}
         self._base = {"bootstrap.servers": spec.bootstrap_servers, **defaults, **spec.settings}
-        self._patience_s = min(10.0, int(spec.settings.get("socket.timeout.ms", 60_000)) / 1e3)
+        self._patience_s = min(_METADATA_SECONDS, int(spec.settings.get("socket.timeout.ms", 60_000)) / 1e3)
         self._admin_client: admin.AdminClient | None = None
         self._denied: list[ck.KafkaError] = []
 
@@ -150,20 +150,12 @@ class ConfluentClient:
 
     def partitions(self, topic: str) -> int | None:
         """See `Client.partitions`."""
-<<<<<<< HEAD
-        listed = _called(
-            lambda: self._admin.list_topics(timeout=self._patience_s),
-            f"the topic {topic} at {self._spec.bootstrap_servers}",
-        )
-        found = listed.topics.get(topic)
-=======
         found = self._metadata(topic).topics.get(topic)
->>>>>>> 218e65c8d9f015c454f7d48cb7ad4a38be5ab1e6
         return len(found.partitions) if found is not None and found.error is None else None
 
     def _metadata(self, topic: str) -> admin.ClusterMetadata:
         """What the brokers say of all topics. One that turns us away looks like one that is not there: ask why."""
-        until = time.monotonic() + _METADATA_SECONDS
+        until = time.monotonic() + self._patience_s
         while True:
             try:
                 return self._admin.list_topics(timeout=1)
@@ -176,7 +168,9 @@ class ConfluentClient:
                         code=self._denied[0].name(),
                     ) from e
                 if time.monotonic() > until:
-                    raise _translated(e.args[0], f"the topic {topic}") from e
+                    raise _translated(
+                        e.args[0], f"the topic {topic} at {self._spec.bootstrap_servers}"
+                    ) from e
 
     def create_topic(self, topic: str, partitions: int) -> None:
         """See `Client.create_topic`."""
@@ -503,16 +497,12 @@ class ConfluentProducer:
     def close(self) -> None:
         """See `Producer.close`."""
         self._producer.purge()
-<<<<<<< HEAD
         with warnings.catch_warnings():  # that it could not abort what it had lost already
             warnings.simplefilter("ignore", RuntimeWarning)
             try:
                 self._producer.close()
             except ck.KafkaException as e:
                 _log.warning("closing a producer: %s", e.args[0].str())
-=======
-        _called(self._producer.close, "closing the producer")
->>>>>>> 218e65c8d9f015c454f7d48cb7ad4a38be5ab1e6
 
 
 def _records(messages: list[Any]) -> Records:
