@@ -16,7 +16,7 @@ from kafka import errors as ke
 from kafka.admin import ConfigResource
 from kafka.net.compat import KafkaNetClient
 
-from batchinfer.errors import BrokerUnavailable, SpecError
+from batchinfer.errors import SpecError
 from batchinfer.spec import StreamSpec
 from batchinfer.streaming._kafka_python_consumer import Assignor, KafkaPythonConsumer
 from batchinfer.streaming._kafka_python_errors import translated
@@ -156,8 +156,6 @@ class KafkaPythonClient:
             with self._admin(f"the topic {topic}") as admin:
                 found = admin.describe_configs([resource], config_filter="all")
                 return int(found["topic"][topic]["max.message.bytes"]["value"])
-        except BrokerUnavailable:
-            raise
         except Exception:  # not allowed to ask, or a broker that does not tell
             return _DEFAULT_LIMIT_BYTES
 

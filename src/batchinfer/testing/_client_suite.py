@@ -132,6 +132,7 @@ class ClientConformance:
             self.open(settings={theirs: "none-such"}).partitions("suite")
 
     def test_settings_come_to_the_client(self) -> None:
+        self.needs_apache_kafka()
         topic, group = self._broker.topic("suite"), new_name("group")
         send(self.producer(), messages(topic, numbered(3)))
         late = self.member(topic, group, consumer={"auto.offset.reset": "latest"})
@@ -219,6 +220,7 @@ class ClientConformance:
         assert sorted(r["value"] for r in member.records) == sorted(v for v in numbered(50) if v)
 
     def test_a_paused_partition_sends_nothing_and_goes_on_where_it_was(self) -> None:
+        self.needs_apache_kafka()
         topic = self._broker.topic("suite", 2)
         keys = [b"%d" % n for n in range(100)]
         producer = self.producer()
