@@ -593,7 +593,8 @@ def _translated(error: ck.KafkaError, what: str) -> Exception:
         return GroupFenced(said, **facts)
     if code in _TOO_LARGE:
         return MessageTooLarge(said, index=None, limit_bytes=None, **facts)
-    if error.txn_requires_abort() or error.fatal():
+    # `_STATE` is what a transaction says in which something has failed before.
+    if error.txn_requires_abort() or error.fatal() or code in {_E._STATE, _E.INVALID_TXN_STATE}:
         return TransactionAborted(said, **facts)
     if error.retriable() or code in _UNAVAILABLE:
         return BrokerUnavailable(
