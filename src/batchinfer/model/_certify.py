@@ -326,7 +326,7 @@ def _arrangements(rows: int, distinct: int, certificate: Certificate) -> Iterato
 
 
 def _seconds_a_call(certificate: Certificate, size: int) -> float:
-    """What a call for `size` rows takes by the sweep, or rather more: by the nearest size measured that is not smaller."""
+    """What a call for `size` rows takes at most, by the nearest size of the sweep that is not smaller."""
     filled = certificate.padding.padded(size)
     rates = certificate.rows_per_second
     measured = min((s for s in rates if s >= filled), default=max(rates))
