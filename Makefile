@@ -47,7 +47,8 @@ torture: $(INSTALLED) ## Run the seeded fault tests whole (minutes)
 		tests/integration/test_sensitive.py $(ARGS)
 
 stream-torture: $(INSTALLED) ## Kill members of a stream and its broker a hundred times (minutes; Java and Maven)
-	BATCHINFER_TORTURE=all $(BIN)/python -m pytest tests/faults/test_stream.py tests/integration/stream $(ARGS)
+	BATCHINFER_TORTURE=all $(BIN)/python -m pytest tests/faults/test_stream.py tests/faults/test_stream_zombies.py \
+		tests/conformance/test_clients.py tests/integration/stream $(ARGS)
 
 airflow-test: $(INSTALLED) ## Run the DAGs under Airflow's scheduler, and train anew (minutes)
 	BATCHINFER_AIRFLOW=1 $(BIN)/python -m pytest tests/integration/airflow $(ARGS)

@@ -24,6 +24,7 @@ def main() -> None:
     for _ in sys.stdin:
         pid = os.fork()
         if pid == 0:
+            faulthandler.register(signal.SIGUSR1)
             faulthandler.dump_traceback_later(PATIENCE_SECONDS, exit=True)
             _member(sys.argv[1])
         print(pid, flush=True)

@@ -26,6 +26,7 @@ from batchinfer.cli._options import (
     read_spec,
     scheduled_option,
 )
+from batchinfer.cli._parity import parity
 from batchinfer.cli._stream import kafka, stream
 from batchinfer.cli._tables import results, runs
 from batchinfer.errors import BatchinferError, DriftGate, Interrupted, UsageError
@@ -244,6 +245,7 @@ def run(  # noqa: PLR0917 - click passes them by name
 main.add_command(backfill)
 main.add_command(stream)
 main.add_command(kafka)
+main.add_command(parity)
 
 
 @main.command()

@@ -261,11 +261,16 @@ def history(entries: Sequence[dict[str, Any]]) -> None:
                 str(entry.get("operation") or ""),
                 str(entry.get("run_id") or ""),
                 _parameters((entry.get("report") or {}).get("parameters", {})),
-                str((entry.get("report") or {}).get("rows", {}).get("scored", "")),
+                _scored(entry.get("report") or {}),
             )
             for entry in entries
         ],
     )
+
+
+def _scored(report: dict[str, Any]) -> str:
+    rows = report.get("rows", "")  # a stream's commit says just how many
+    return str(rows.get("scored", "")) if isinstance(rows, dict) else str(rows)
 
 
 def explanation(found: Explanation) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from batchinfer.cli._options import json_option, logs_json, override_options, pipeline_argument, read_spec
+from batchinfer.cli._parity import repair
 
 
 class _StreamGroup(click.Group):
@@ -71,6 +72,9 @@ def replay(pipeline: str, reason: str | None, overrides: tuple[str, ...], as_jso
     click.echo(f"{report.sent:,} dead letters of {report.topic} sent again{left}", err=as_json)
     if as_json:
         click.echo(report.to_json())
+
+
+stream.add_command(repair)
 
 
 @click.group()

@@ -113,7 +113,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class RunDrift:
-    """One run. `drifted` names its drifted columns, the most drifted first. A stream's window has no `table_version`."""
+    """One run. `drifted` names its drifted columns, the most drifted first. A window has no `table_version`."""
 
     run_id: str
     parameters: dict[str, str]

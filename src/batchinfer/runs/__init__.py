@@ -19,23 +19,30 @@ if TYPE_CHECKING:
     from batchinfer.runs._docs import read_validation, write_docs
     from batchinfer.runs._drift_pages import DriftPages, drift_history, write_drift_pages
     from batchinfer.runs._models import add_model
+    from batchinfer.runs._parity import ParityReport, SinkParity, parity
     from batchinfer.runs._stream import StreamProgress, create_topics, stream
+    from batchinfer.runs._stream_repair import RepairReport, repair_stream
     from batchinfer.runs._stream_replay import ReplayReport, replay_dead_letters
     from batchinfer.runs._stream_report import StreamReport
+    from batchinfer.runs._stream_window import Bound, parse_bound
 
 __all__ = [
     "SAMPLE",
     "VALIDATION",
     "BackfillProgress",
     "BackfillReport",
+    "Bound",
     "DayReport",
     "DriftPages",
     "Explanation",
+    "ParityReport",
     "Plan",
     "Progress",
+    "RepairReport",
     "ReplayReport",
     "RunRecords",
     "RunReport",
+    "SinkParity",
     "StreamProgress",
     "StreamReport",
     "add_model",
@@ -50,9 +57,12 @@ __all__ = [
     "make_plan",
     "open_quarantine",
     "open_results",
+    "parity",
+    "parse_bound",
     "read_drift",
     "read_suite",
     "read_validation",
+    "repair_stream",
     "replay_dead_letters",
     "run",
     "stream",
@@ -66,9 +76,12 @@ _WHEN_USED = {
     "_docs": ("read_validation", "write_docs"),
     "_drift_pages": ("DriftPages", "drift_history", "write_drift_pages"),
     "_models": ("add_model",),
+    "_parity": ("ParityReport", "SinkParity", "parity"),
     "_stream": ("StreamProgress", "create_topics", "stream"),
+    "_stream_repair": ("RepairReport", "repair_stream"),
     "_stream_replay": ("ReplayReport", "replay_dead_letters"),
     "_stream_report": ("StreamReport",),
+    "_stream_window": ("Bound", "parse_bound"),
 }
 """What a run does not need: modules of this package that are imported when one of their names is."""
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from batchinfer.errors import BatchinferError, BrokerRefused, SpecError
+from batchinfer.errors import BatchinferError, BrokerRefused
 from batchinfer.runs._stream_drift import DriftWindows
 from batchinfer.runs._stream_plan import StreamPlan, StreamPlanner, stream_of
 from batchinfer.runs._stream_refresh import CurrentPlan
 from batchinfer.runs._stream_report import StreamReport
+from batchinfer.runs._stream_table import open_table, storable, table_sink
 from batchinfer.spec import BudgetSpec, PipelineSpec
+from batchinfer.store import StreamedTable
 from batchinfer.streaming import (
     Client,
     Consumer,
@@ -116,6 +118,7 @@ class _Job:
 
     def run(self, stop: threading.Event, *, until_end: bool, progress: StreamProgress | None) -> None:
         plan, stream = self._first, self._first.stream
+        table = open_table(plan) if "store" in stream.sinks else None
         client = open_client(stream)
         partitions = _topics(client, plan)
         consumer = client.consumer(plan.group)
@@ -134,8 +137,8 @@ class _Job:
             service = StreamService(
                 consumer=consumer,
                 topic=stream.input_topic,
-                sinks=_sinks(client, plan, consumer),
-                score=lambda: self.plan.score,
+                sinks=_sinks(client, plan, consumer, table),
+                score=lambda: self.plan.score if table is None else storable(self.plan.score, table),
                 flow=_flow(plan),
                 meter=self.meter,
                 watcher=_Watchers(windows, ErrorBudget(_budget(plan))),
@@ -188,7 +191,7 @@ def create_topics(spec: PipelineSpec, bootstrap_servers: str, partitions: int) -
     return names
 
 
-def _sinks(client: Client, plan: StreamPlan, consumer: Consumer) -> list[Sink]:
+def _sinks(client: Client, plan: StreamPlan, consumer: Consumer, table: StreamedTable | None) -> list[Sink]:
     stream = plan.stream
     exactly_once = stream.delivery == "exactly-once"
     transactional_id = f"{plan.group}-{stream.instance_id or uuid.uuid4().hex}" if exactly_once else None
@@ -211,9 +214,9 @@ def _sinks(client: Client, plan: StreamPlan, consumer: Consumer) -> list[Sink]:
         committed=consumer.committed,
         group=consumer.group,
     )
-    if "store" in stream.sinks:
-        raise SpecError("stream.sinks: 'store' is not available yet", key="stream.sinks")
-    return [sink]
+    if table is None:
+        return [sink]
+    return [sink, table_sink(plan, table, consumer)]
 
 
 def _flow(plan: StreamPlan) -> Flow:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from batchinfer.core import ScoringPath, Sensitive, Transform, run_id, storable
 from batchinfer.drift import Reference
-from batchinfer.errors import SpecError
+from batchinfer.errors import ModelError, SpecError
 from batchinfer.model import PROFILE, REFERENCE, Bundle, Registry, Scorer
 from batchinfer.quality import Suite, SuiteChecks, Unsurveyed, compile_suite, refuses
 from batchinfer.runs._drift import DriftPlan, load_drift
@@ -91,10 +91,13 @@ class StreamPlanner:
                 next_step="name one table, and partition it with output.partition_by",
                 key="output.path",
             )
+        if "store" in stream.sinks:
+            _check_sink(spec, stream)
         sensitive = load_sensitive(spec)
         digest = spec.digest() + (sensitive.key_id or "")
         self._fixed = _Fixed(spec, stream, load_transform(spec), read_suite(spec), sensitive, digest)
         self._decoder: tuple[pa.Schema, Decoder] | None = None
+        self._columns: pa.Schema | None = None
 
     def resolve(self) -> Bundle:
         """The bundle that the spec's model means now."""
@@ -123,6 +126,7 @@ class StreamPlanner:
             profiler=drift.profiler if drift is not None else None,
             sensitive=fixed.sensitive,
         )
+        self._check_columns(path.result_schema, scorer)
         identity = run_id(
             pipeline=spec.name,
             parameters={"stream": fixed.stream.input_topic, "group": fixed.stream.group or ""},
@@ -133,11 +137,38 @@ class StreamPlanner:
         score = MessageScorer(self._decode(schema), path, identity)
         return StreamPlan(spec, fixed.stream, identity, schema, key, carry, scorer, drift, score)
 
+    def _check_columns(self, results: pa.Schema, scorer: Scorer) -> None:
+        """A table's columns do not change while a stream writes to it."""
+        if "store" in self._fixed.stream.sinks and self._columns is not None and results != self._columns:
+            raise ModelError(
+                f"{scorer.identity}: its result columns are not those of the table that the stream writes to",
+                next_step="write them to another output.path, with a stream that is started anew",
+            )
+        self._columns = self._columns or results
+
     def _decode(self, schema: pa.Schema) -> Decoder:
         if self._decoder is None or not self._decoder[0].equals(schema):
             decoder = open_decoder(schema, self._fixed.stream.format, self._fixed.spec.folder)
             self._decoder = (schema, decoder)
         return self._decoder[1]
+
+
+def _check_sink(spec: PipelineSpec, stream: StreamSpec) -> None:
+    """Hold `sink_partition` against the output's columns."""
+    for name, source in stream.sink_partition.items():
+        if name not in spec.output.partition_by:
+            raise SpecError(
+                f"stream.sink_partition: '{name}' is not a column of output.partition_by",
+                next_step=f"it has {', '.join(spec.output.partition_by) or 'none'}",
+                column=name,
+            )
+        if source not in {"timestamp", *spec.input.key, *spec.output.carry}:
+            raise SpecError(
+                f"stream.sink_partition: '{name}' comes from '{source}', which is neither `timestamp` nor a column "
+                "of input.key or output.carry",
+                next_step="carry the column, or take the day of the messages' timestamps",
+                column=source,
+            )
 
 
 def _schema(fixed: _Fixed, scorer: Scorer) -> pa.Schema:

@@ -73,7 +73,9 @@ class StreamSpec(_Section):
     (`int64`, `float32`, `string`, `timestamp[us, tz=UTC]`), where the reference in the model's bundle does not.
 
     `sinks` are the topic, the results table of `output`, or both. A table's part is committed when it has
-    `sink_max_mb` or its first row has waited `sink_max_seconds`.
+    `sink_max_mb` or its first row has waited `sink_max_seconds`. `sink_partition` says for each of
+    `output.partition_by` where its value comes from: `timestamp` (the UTC day of the message's own, which is the
+    default), or a column of `input.key` or `output.carry`.
 
     On SIGTERM what was polled is finished within `drain_seconds`. Each `refresh_seconds` the registry is asked
     whether the model's alias has moved; 0 never asks. Drift is measured over windows of `window_seconds`. Metrics
@@ -101,6 +103,7 @@ class StreamSpec(_Section):
     sinks: Annotated[tuple[Literal["topic", "store"], ...], Field(min_length=1, strict=False)] = ("topic",)
     sink_max_mb: Annotated[float, Number, Field(gt=0)] = 128
     sink_max_seconds: _Seconds = 30
+    sink_partition: dict[str, str] = {}
     drain_seconds: _Seconds = 30
     refresh_seconds: Annotated[float, Number, Field(ge=0)] = 10
     error_budget: BudgetSpec = BudgetSpec()

@@ -12,14 +12,20 @@ from batchinfer.core import Store, StoreHistory
 from batchinfer.errors import SpecError
 from batchinfer.store._appends import append_once, read_appended
 from batchinfer.store._parts import PartWriter, intact, part_name, read_receipt, verified, write_receipt
+from batchinfer.store._streamed import Move, Replaced, StreamedTable, in_window, open_stream_table
 
 __all__ = [
     "STORES",
+    "Move",
     "PartWriter",
+    "Replaced",
     "ResultsStore",
+    "StreamedTable",
     "append_once",
+    "in_window",
     "intact",
     "open_store",
+    "open_stream_table",
     "part_name",
     "read_appended",
     "read_receipt",

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from batchinfer.core import (
+    SOURCE,
     CommitInfo,
     Fence,
     Partition,
@@ -238,12 +239,14 @@ class PostgresStore:
 
     def _replace(self, opened: Session, fence: Fence, rows: PartRows) -> None:
         table = self._name.sql()
+        not_streamed = self._not_streamed(opened)
         if self._partition_by:
             equal = " AND ".join(f"{quoted(c)} = ${i}" for i, c in enumerate(self._partition_by, 1))
             for partition in fence.tokens:
-                opened.execute(f"DELETE FROM {table} WHERE {equal}", *(value for _, value in partition))
+                values = (value for _, value in partition)
+                opened.execute(f"DELETE FROM {table} WHERE {equal} AND {not_streamed}", *values)
         elif not self._key:
-            opened.execute(f"DELETE FROM {table}")
+            opened.execute(f"DELETE FROM {table} WHERE {not_streamed}")
         if self._key:
             self._upsert(opened, rows)
         else:
@@ -341,9 +344,16 @@ class PostgresStore:
         latest = max(held.values(), key=lambda row: int(row["version"]))
         return latest["version"], CommitInfo(run_id, latest["pipeline"], json.loads(latest["report"]))
 
+    def _not_streamed(self, opened: Session) -> str:
+        """A run replaces what runs wrote, and leaves alone what a stream did."""
+        if not exists(opened, self._name, self._name.offsets):
+            return "true"
+        return f"{quoted(SOURCE)} NOT IN (SELECT source FROM {self._name.sql(self._name.offsets)})"
+
     def _count(self, opened: Session, partition: Partition) -> int:
-        equal = " AND ".join(f"{quoted(name)} = ${i}" for i, (name, _) in enumerate(partition, 1))
-        query = f"SELECT count(*) AS rows FROM {self._name.sql()}" + (f" WHERE {equal}" if equal else "")
+        terms = [f"{quoted(name)} = ${i}" for i, (name, _) in enumerate(partition, 1)]
+        where = " AND ".join([*terms, self._not_streamed(opened)])
+        query = f"SELECT count(*) AS rows FROM {self._name.sql()} WHERE {where}"
         return int(opened.value(query, *(value for _, value in partition)))
 
     # Sessions

@@ -54,7 +54,7 @@ class TableName:
                 path=path,
             )
         found = cls(url, schema or "public", table)
-        longest = max(found.commits, found.schema, key=_bytes)
+        longest = max(found.commits, found.offsets, found.schema, key=_bytes)
         if _bytes(longest) > _NAME_BYTES:
             raise StoreError(
                 f"{path}: '{longest}' is longer than {_NAME_BYTES} bytes, where PostgreSQL cuts names short",
@@ -78,6 +78,11 @@ class TableName:
     def fence(self) -> str:
         """The table that holds each partition's token."""
         return f"{self.table}_fence"
+
+    @property
+    def offsets(self) -> str:
+        """The table that holds each stream's positions."""
+        return f"{self.table}_offsets"
 
     def sql(self, table: str | None = None) -> str:
         """This table (or one beside it) in SQL."""

@@ -108,8 +108,13 @@ def matching(dataset: Any, equal: Mapping[str, pa.Scalar]) -> pa.Table:
 
 def is_part_of(run_id: str, path: str) -> bool:
     """Whether a file is a part that this run staged, by its name."""
-    name = path.rpartition("/")[2]
-    return name.startswith("part-") and name.endswith(".parquet") and f"-{run_id}-" in name
+    return is_part(path) and f"-{run_id}-" in path.rpartition("/")[2]
+
+
+def is_part(path: str) -> bool:
+    """Whether a file is a part that a run staged, by its name. Compactions write `part-….zstd.parquet`."""
+    name = path.rpartition("/")[2].removesuffix(".parquet")
+    return path.endswith(".parquet") and name.startswith("part-") and "." not in name
 
 
 def orphans(

@@ -30,6 +30,7 @@ from batchinfer.streaming._records import (
 )
 from batchinfer.streaming._score import MessageScorer
 from batchinfer.streaming._service import Flow, StreamService, Watcher
+from batchinfer.streaming._table_sink import TablePlan, TableSink, table_columns, with_partition
 from batchinfer.streaming._topic_sink import TopicPlan, TopicSink
 
 __all__ = [
@@ -60,6 +61,8 @@ __all__ = [
     "Score",
     "Sink",
     "StreamService",
+    "TablePlan",
+    "TableSink",
     "TopicPartition",
     "TopicPlan",
     "TopicSink",
@@ -68,4 +71,6 @@ __all__ = [
     "open_client",
     "open_decoder",
     "open_encoder",
+    "table_columns",
+    "with_partition",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, TypeVar
@@ -32,7 +33,6 @@ _log = logging.getLogger("batchinfer.kafka")
 _Found = TypeVar("_Found")
 
 _PATIENCE_SECONDS = 30.0
-_METADATA_SECONDS = 10.0
 _DEFAULT_LIMIT_BYTES = 1_000_000
 _OVERHEAD_BYTES = 512
 """What a batch of one message adds to its value, key and headers, with room to spare."""
@@ -73,6 +73,7 @@ _GROUP_FENCED = {
     _E.FENCED_INSTANCE_ID,
     _E.REBALANCE_IN_PROGRESS,
     _E._ASSIGNMENT_LOST,
+    _E._MAX_POLL_EXCEEDED,
 }
 _DENIED = {_E._AUTHENTICATION, _E._SSL}
 _NO_RIGHT = {
@@ -97,7 +98,11 @@ class ConfluentClient:
                     told = f"state {_OURS[name]} instead" if _OURS[name] else "what it says is fixed"
                     raise SpecError(f"stream: '{name}' cannot be set: {told}", key=name)
         # librdkafka warns of what it does again by itself; what it cannot mend comes as an error.
-        self._base = {"bootstrap.servers": spec.bootstrap_servers, "log_level": 3, **spec.settings}
+        # With all brokers gone it would forget them, and a transaction then waits for ever for one it has forgotten
+        # (librdkafka 2.16).
+        defaults = {"log_level": 3, "metadata.recovery.strategy": "none"}
+        self._base = {"bootstrap.servers": spec.bootstrap_servers, **defaults, **spec.settings}
+        self._patience_s = min(_METADATA_SECONDS, int(spec.settings.get("socket.timeout.ms", 60_000)) / 1e3)
         self._admin_client: admin.AdminClient | None = None
         self._denied: list[ck.KafkaError] = []
 
@@ -149,7 +154,7 @@ class ConfluentClient:
 
     def _metadata(self, topic: str) -> admin.ClusterMetadata:
         """What the brokers say of all topics. One that turns us away looks like one that is not there: ask why."""
-        until = time.monotonic() + _METADATA_SECONDS
+        until = time.monotonic() + self._patience_s
         while True:
             try:
                 return self._admin.list_topics(timeout=1)
@@ -162,7 +167,8 @@ class ConfluentClient:
                         code=self._denied[0].name(),
                     ) from e
                 if time.monotonic() > until:
-                    raise _translated(e.args[0], f"the topic {topic}") from e
+                    what = f"the topic {topic} at {self._spec.bootstrap_servers}"
+                    raise _translated(e.args[0], what) from e
 
     def create_topic(self, topic: str, partitions: int) -> None:
         """See `Client.create_topic`."""
@@ -216,13 +222,13 @@ class ConfluentConsumer:
         self._assigned: set[TopicPartition] = set()
         self._rebalances = 0
         self._group: object = None
+        self._group_at = 0
 
     def subscribe(self, topics: Sequence[str], listener: Listener) -> None:
         """See `Consumer.subscribe`."""
 
         def assigned(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
             self._rebalances += 1
-            self._group = None
             ours = _ours(partitions)
             self._assigned.update(ours)
             starts = listener.assigned(ours)
@@ -234,7 +240,6 @@ class ConfluentConsumer:
         def gone(tell: Callable[[Sequence[TopicPartition]], None]) -> Callable[..., None]:
             def call(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
                 self._rebalances += 1
-                self._group = None
                 ours = _ours(partitions)
                 self._assigned.difference_update(ours)
                 for partition in ours:
@@ -258,11 +263,13 @@ class ConfluentConsumer:
         before = self._rebalances
         first = _called(lambda: self._consumer.poll(timeout_s), "polling")
         if first is None:
+            self._ask_group()
             return Records.none()
         rest = (
             _called(lambda: self._consumer.consume(max_records - 1, 0), "polling") if max_records > 1 else []
         )
         messages: list[Any] = [first, *rest]
+        self._ask_group()
         if any(message.error() is not None for message in messages):
             messages = [message for message in messages if not self._is_event(message)]
         if self._rebalances != before:  # the batch may hold what came before a partition went
@@ -273,6 +280,20 @@ class ConfluentConsumer:
         for partition, offset in records.next_offsets().items():  # its end may have been told with it
             self._next[partition] = max(offset, self._next.get(partition, 0))
         return records
+
+    def _ask_group(self) -> None:
+        """Learn the generation anew after a rebalance.
+
+        Here alone, in the poll thread and after its callbacks: elsewhere the answer may wait for a rebalance to end,
+        and that for who asks. One that is out of date is refused by the broker, and all of it is done again.
+        """
+        if self._group_at != self._rebalances:
+            self._group_at = self._rebalances
+            self._learn_group()
+
+    def _learn_group(self) -> None:
+        group = self._consumer.consumer_group_metadata()
+        self._group = group if self._consumer.memberid() else None
 
     def _is_event(self, message: Any) -> bool:
         error = message.error()
@@ -286,6 +307,10 @@ class ConfluentConsumer:
         if error.retriable() or error.code() in _UNAVAILABLE or error.code() in _GROUP_FENCED:
             _log.warning("polling: %s", error)
             return True
+        if error.code() == _E._FATAL and "group.instance.id" in error.str():
+            raise BrokerRefused(
+                f"polling: {error.str()}", next_step="give each stream its own stream.instance_id"
+            )
         raise _translated(error, "polling")
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
@@ -298,7 +323,7 @@ class ConfluentConsumer:
 
     def seek(self, offsets: Offsets) -> None:
         """See `Consumer.seek`."""
-        self._group = None
+        self._learn_group()
         until = time.monotonic() + _PATIENCE_SECONDS
         for each in _theirs(offsets):
             while True:  # a partition that has just come is not to be sought in at once
@@ -363,11 +388,9 @@ class ConfluentConsumer:
 
     def group(self) -> object:
         """See `Consumer.group`."""
-        # The client takes up to a second to say it; it changes with rebalances alone. One that is out of date is
-        # refused, and the rewind that follows asks anew.
         group = self._group
-        if group is None:
-            self._group = group = self._consumer.consumer_group_metadata()
+        if group is None:  # brokers let what names no member through
+            raise GroupFenced("this member is not in the group any more")
         return group
 
     def close(self) -> None:
@@ -482,7 +505,12 @@ class ConfluentProducer:
     def close(self) -> None:
         """See `Producer.close`."""
         self._producer.purge()
-        _called(self._producer.close, "closing the producer")
+        with warnings.catch_warnings():  # that it could not abort what it had lost already
+            warnings.simplefilter("ignore", RuntimeWarning)
+            try:
+                self._producer.close()
+            except ck.KafkaException as e:
+                _log.warning("closing a producer: %s", e.args[0].str())
 
 
 def _records(messages: list[Any]) -> Records:

@@ -135,7 +135,11 @@ class Consumer(Protocol):
         """
 
     def group(self) -> object:
-        """This member's identity and generation, for `Producer.send_offsets`. The one method for any thread."""
+        """This member's identity and generation, for `Producer.send_offsets`. The one method for any thread.
+
+        Raises:
+            GroupFenced: it is no member any more. Brokers take a transaction's offsets from nobody in particular.
+        """
 
     def close(self) -> None:
         """Leave the group; calls `revoked`."""

@@ -30,6 +30,7 @@ _GATHER_SECONDS = 0.004
 """How long messages gather in the client before they are polled, where there is time: a poll has its price."""
 _STALL_SECONDS = 1.0
 """After so long without room the partitions are paused. Shorter waits are not worth what the client drops then."""
+_SETTLED_SECONDS = 5.0
 _LAG_SECONDS = 1.0
 _BACKOFF_SECONDS = (0.05, 5.0)
 
@@ -105,6 +106,7 @@ class StreamService:
         self._durable: dict[TopicPartition, int] = {}
         self._to_commit: dict[TopicPartition, int] = {}
         self._assigned_once = False
+        self._rebalanced_at = 0.0
         self._rewinds = 0
         self._rewind_at = 0.0
         self._paused = False
@@ -242,6 +244,8 @@ class StreamService:
         if not self._assigned_once or self._gathered or not self._flight.empty or self._broken:
             return False
         ours = self._consumer.assignment()
+        if not ours:  # others have them all, or a rebalance is under way that will give some
+            return time.monotonic() - self._rebalanced_at > _SETTLED_SECONDS
         positions = self._consumer.positions(ours)
         return all(positions.get(p, -1) >= ends[p] for p in ours if p in ends)
 
@@ -275,6 +279,7 @@ class StreamService:
     def _assigned(self, partitions: Sequence[TopicPartition]) -> Offsets:
         self._meter.rebalanced()
         self._assigned_once = True
+        self._rebalanced_at = time.monotonic()
         _log.info("assigned: %s", _said(partitions))
         starts: dict[TopicPartition, int] = {}
         try:

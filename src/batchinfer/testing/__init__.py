@@ -1,5 +1,7 @@
 """For tests of batchinfer's adapters, yours included: conformance suites, faults, and a table's digest."""
 
+from batchinfer.testing._client_runs import BrokerUnderTest
+from batchinfer.testing._client_suite import ClientConformance
 from batchinfer.testing._digest import table_digest
 from batchinfer.testing._engine_suite import EngineConformance
 from batchinfer.testing._engine_work import DeviceWork, Notes, NotingWork
@@ -8,6 +10,8 @@ from batchinfer.testing._store_runs import Factory, StoreUnderTest
 from batchinfer.testing._store_suite import StoreConformance
 
 __all__ = [
+    "BrokerUnderTest",
+    "ClientConformance",
     "DeviceWork",
     "EngineConformance",
     "Factory",

@@ -399,7 +399,8 @@ def test_metrics_health_and_drift_tell_what_was_committed(kafka_broker: Broker, 
         text = get("/metrics")[1]
         assert 'dead_letters_total{pipeline="scores",reason="not JSON: Expecting value"} 1.0' in text
         assert 'model_info{model="linear@1"' in text
-        assert f'lag_messages{{partition="0",pipeline="scores",topic="{topics.input}"}} 0.0' in text
+        lag = f'lag_messages{{partition="0",pipeline="scores",topic="{topics.input}"}} 0.0'
+        until(lambda: lag in get("/metrics")[1], "the lag is read again")
         stop.set()
         ended()
     history = read_drift(str(pipeline.output))

@@ -156,7 +156,7 @@ def test_a_prediction_is_one_object_without_what_json_has_not() -> None:
         [{"a": 1, "x": float("nan"), "t": 'line\n"two"'}, {"a": None, "x": 0.5, "t": "ü"}],
         schema=pa.schema([("a", pa.int64()), ("x", pa.float32()), ("t", pa.string())]),
     )
-    values = JsonEncoder(rows.schema).encode(rows).to_pylist()
+    values = JsonEncoder(rows.schema, FormatSpec(), "topic").encode(rows).to_pylist()
     assert [json.loads(value) for value in values] == [
         {"a": 1, "x": None, "t": 'line\n"two"'},
         {"a": None, "x": 0.5, "t": "ü"},
