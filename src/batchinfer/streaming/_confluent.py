@@ -102,7 +102,7 @@ class ConfluentClient:
         # (librdkafka 2.16).
         defaults = {"log_level": 3, "metadata.recovery.strategy": "none"}
         self._base = {"bootstrap.servers": spec.bootstrap_servers, **defaults, **spec.settings}
-        self._patience_s = min(_METADATA_SECONDS, int(spec.settings.get("socket.timeout.ms", 60_000)) / 1e3)
+        self._patience_s = min(10.0, int(spec.settings.get("socket.timeout.ms", 60_000)) / 1e3)
         self._admin_client: admin.AdminClient | None = None
         self._denied: list[ck.KafkaError] = []
 
