@@ -158,13 +158,18 @@ def test_pages_are_of_the_latest_run_though_a_stream_has_measured_windows_since(
     pages = write_drift_pages(world.pipeline.spec(drift={}), place, str(tmp_path / "pages"))
     assert pages.evidently is not None
     assert [rows.num_rows for rows in shown] == [500]
-    only_windows = {"parameters": {"window": "w"}, "folder": str(tmp_path / "windows")}
-    found = write_drift_pages(world.pipeline.spec(drift={}), place, **only_windows)
+    windows, of_windows = str(tmp_path / "windows"), {"window": "w"}
+    found = write_drift_pages(world.pipeline.spec(drift={}), place, windows, parameters=of_windows)
     assert (found.evidently, len(shown)) == (None, 1)
     assert Path(found.history).is_file()
     with pytest.raises(UsageError, match="windows of a stream"):
         write_drift_pages(
-            world.pipeline.spec(drift={}), place, labels="l.parquet", label_column="l", **only_windows
+            world.pipeline.spec(drift={}),
+            place,
+            windows,
+            parameters=of_windows,
+            labels="l.parquet",
+            label_column="l",
         )
 
 
