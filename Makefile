@@ -15,7 +15,7 @@ POSTGRES_ABSENT := ! command -v postgres >/dev/null && ! ls /usr/lib/postgresql/
 .PHONY: help setup postgresql demo test coverage torture stream-torture airflow-test check lint-ops format bench bench-peers constraints pyfiles clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

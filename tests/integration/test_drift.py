@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import deltalake
@@ -15,9 +17,20 @@ from click.testing import CliRunner
 
 import batchinfer
 from batchinfer.cli import main
-from batchinfer.errors import DriftGate, InputError, SpecError
-from batchinfer.runs import RunRecords, RunReport, add_model, open_results, read_drift
+from batchinfer.drift import MeasuredRun, history_rows
+from batchinfer.errors import DriftGate, InputError, SpecError, UsageError
+from batchinfer.runs import (
+    RunRecords,
+    RunReport,
+    _drift_pages,
+    add_model,
+    open_results,
+    read_drift,
+    write_drift_pages,
+)
+from batchinfer.runs._drift import drift_path
 from batchinfer.source import plan_units
+from batchinfer.store import append_once
 
 Rows = Callable[[int, int], pa.Table]
 
@@ -127,6 +140,37 @@ def test_a_sample_of_the_scored_rows_is_kept_with_the_run(world: World) -> None:
     sample = pq.read_table(pa.BufferReader(content)).sort_by("id")
     assert sample.schema.names == ["id", "x0", "x1", "x2", "score"]
     assert sample["id"].to_pylist() == list(range(2000, 3500)), "a run of few rows is kept whole"
+
+
+def test_pages_are_of_the_latest_run_though_a_stream_has_measured_windows_since(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[pa.Table] = []
+
+    def show(reference: pa.Table, current: pa.Table, **_: Any) -> dict[str, str]:
+        shown.append(current)
+        return {}
+
+    monkeypatch.setattr(_drift_pages, "write_drift_report", show)
+    drift, place = world.run("d2").drift, str(world.pipeline.output)
+    window = MeasuredRun("stream-1", "linear", {"window": "w"}, "linear@1", None, datetime.now(UTC))
+    append_once(drift_path(place), history_rows(window, drift), "stream-1")
+    pages = write_drift_pages(world.pipeline.spec(drift={}), place, str(tmp_path / "pages"))
+    assert pages.evidently is not None
+    assert [rows.num_rows for rows in shown] == [500]
+    windows, of_windows = str(tmp_path / "windows"), {"window": "w"}
+    found = write_drift_pages(world.pipeline.spec(drift={}), place, windows, parameters=of_windows)
+    assert (found.evidently, len(shown)) == (None, 1)
+    assert Path(found.history).is_file()
+    with pytest.raises(UsageError, match="windows of a stream"):
+        write_drift_pages(
+            world.pipeline.spec(drift={}),
+            place,
+            windows,
+            parameters=of_windows,
+            labels="l.parquet",
+            label_column="l",
+        )
 
 
 def test_a_model_without_a_reference_is_refused(world: World) -> None:

@@ -113,11 +113,12 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class RunDrift:
-    """One run. `drifted` names its drifted columns, the most drifted first."""
+    """One run. `drifted` names its drifted columns, the most drifted first. A window has no `table_version`."""
 
     run_id: str
     parameters: dict[str, str]
     model: str
+    table_version: int | None
     committed_at: datetime
     rows: int
     drifted_columns: float
@@ -241,6 +242,7 @@ def _run(rows: Sequence[Mapping[str, Any]]) -> RunDrift:
         run_id=first["run_id"],
         parameters=json.loads(first["parameters"]),
         model=first["model"],
+        table_version=first["table_version"],
         committed_at=first["committed_at"],
         rows=first["rows"],
         drifted_columns=first["drifted_columns"],

@@ -38,6 +38,10 @@ Measured with 200 trees: 64 rows a call were the fastest alone, and 27% slower t
 _FIXED_ENOUGH = 0.9
 _SECONDS_A_SIZE = 0.15
 _LONGEST_CALL_SECONDS = 1.0
+_FEWEST_CALLS = 40
+"""How often each of the small sizes is tried, however slow the model is."""
+_SECONDS_OF_SMALL_CALLS = 0.1
+"""For each of them, to score the rest of the sample so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +211,7 @@ def _largest_difference(candidate: Candidate, certificate: Certificate, sample: 
     rows = repeated(sample, min(max(sample.num_rows, 512, 2 * full), 4 * full))
     expected = _scores(scorer, rows, full)
     worst = _difference_beside_strangers(scorer, rows, expected)
-    for order, size in _arrangements(rows.num_rows, certificate):
+    for order, size in _arrangements(rows.num_rows, sample.num_rows, certificate):
         found = _scores(scorer, rows.take(arrays.from_numpy(order)), size)
         for before, after in zip(expected, found, strict=True):
             worst = max(worst, ulp_distance(before[order], after))
@@ -277,8 +281,12 @@ def _like(column: pa.Array, values: Array) -> pa.Array:
     return kind.from_arrays(arrays.from_numpy(offsets.astype(width)), flat, type=column.type)
 
 
-def _arrangements(rows: int, certificate: Certificate) -> Iterator[tuple[Array, int]]:
-    """Orders of the rows, and sizes of the calls they are scored in, seeded: the same at every call."""
+def _arrangements(rows: int, distinct: int, certificate: Certificate) -> Iterator[tuple[Array, int]]:
+    """Orders of the rows, and sizes of the calls they are scored in, seeded: the same at every call.
+
+    The first `distinct` rows are the sample, the others repeat it. Small calls score all of it where time allows: one
+    row alone may take another kernel, of which a linear model's scores show no more than a few in a hundred.
+    """
     random = np.random.default_rng(0)
     yield random.permutation(rows), certificate.batch_size
     unit, full = certificate.padding.rows, certificate.batch_size
@@ -308,10 +316,21 @@ def _arrangements(rows: int, certificate: Certificate) -> Iterator[tuple[Array, 
         3 * unit,
     }
     for size in sorted(s for s in sizes if s <= full):
-        count = min(rows, 40 * size)
-        yield random.permutation(rows)[:count], size
+        if size * _FEWEST_CALLS < distinct:
+            calls = max(_FEWEST_CALLS, int(_SECONDS_OF_SMALL_CALLS / _seconds_a_call(certificate, size)))
+            yield random.permutation(min(distinct, rows))[: size * calls], size
+        else:
+            yield random.permutation(rows)[: size * _FEWEST_CALLS], size
     for _ in range(3):  # all rows, in calls of the full size with another tail
         yield random.permutation(rows)[: rows - int(random.integers(0, max(rows // 3, 1)))], full
+
+
+def _seconds_a_call(certificate: Certificate, size: int) -> float:
+    """What a call for `size` rows takes at most, by the nearest size of the sweep that is not smaller."""
+    filled = certificate.padding.padded(size)
+    rates = certificate.rows_per_second
+    measured = min((s for s in rates if s >= filled), default=max(rates))
+    return max(filled, measured) / max(rates[measured], 1)
 
 
 def _scores(scorer: BlockScorer, rows: pa.RecordBatch, size: int) -> list[Array]:

@@ -33,11 +33,12 @@ from batchinfer.spec import DriftSpec, PipelineSpec
 class DriftPages:
     """What was written. `left_out` are columns that Evidently's page does not show, and why.
 
-    `labels` is None where no labels were given, `unlabelled` the rows that have none.
+    `evidently` is None where only windows of a stream have measured drift: no sample of their rows is kept. `labels` is
+    None where no labels were given, `unlabelled` the rows that have none.
     """
 
     history: str
-    evidently: str
+    evidently: str | None
     labels: str | None = None
     left_out: dict[str, str] = field(default_factory=dict)
     unlabelled: int = 0
@@ -84,17 +85,27 @@ def write_drift_pages(
         spec: the pipeline.
         output_path: where its results are.
         folder: local path or URL; made if there is none.
-        parameters: the run that Evidently's pages are of; by default the latest.
+        parameters: the run that Evidently's pages are of; by default the latest that is not a stream's window.
         labels: a Parquet file or folder with `input.key` and the label.
         label_column: the label's name there.
 
     Raises:
-        UsageError: no such run, or its sample is gone.
+        UsageError: no such run, or its sample is gone; labels, and only windows of a stream or no rows.
         MissingExtra: Evidently is not installed.
         InputError: the labels cannot be joined.
     """
     history = drift_history(spec, output_path)
-    run = drift_history(spec, output_path, parameters).runs[-1]
+    runs = drift_history(spec, output_path, parameters).runs
+    run = next((run for run in reversed(runs) if run.table_version is not None), None)
+    page = files.join(folder, "history.html")
+    if run is None:
+        if labels is not None:
+            raise UsageError(
+                "labels are joined to the rows of a run, and these are windows of a stream",
+                next_step="run the pipeline, or leave out --labels",
+            )
+        files.write_bytes(page, chart_page(history).encode())
+        return DriftPages(page, None)
     stated = RunRecords().find(run.run_id).drift
     sample = RunRecords().kept(run.run_id, SAMPLE)
     if sample is None:
@@ -105,19 +116,25 @@ def write_drift_pages(
         )
     scorer = Scorer.of(Registry(spec.registry).resolve(run.model))
     drift, sensitive = spec.drift or DriftSpec(), load_sensitive(spec)
-    pages = DriftPages(files.join(folder, "history.html"), files.join(folder, "evidently.html"))
-    files.write_bytes(pages.history, chart_page(history).encode())
+    evidently = files.join(folder, "evidently.html")
+    files.write_bytes(page, chart_page(history).encode())
     left_out = write_drift_report(
         _reference_sample(drift, scorer, sensitive),
         pq.read_table(pa.BufferReader(sample)),
         measured=stated["columns"],
         drifted_columns=drift.thresholds.drifted_columns,
-        path=pages.evidently,
+        path=evidently,
     )
     if labels is None or label_column is None:
-        return DriftPages(pages.history, pages.evidently, left_out=left_out)
+        return DriftPages(page, evidently, left_out=left_out)
     path = files.join(folder, "labels.html")
     rows = find_rows(open_results(spec, output_path), {RUN_ID: run.run_id})
+    if not rows.num_rows:
+        raise UsageError(
+            f"the results hold no rows of run {run.run_id}: it scored none, or another run has replaced them",
+            next_step="name the run that labels are wanted of by its parameters, with -p",
+            run_id=run.run_id,
+        )
     key = spec.input.key
     # Both by their hashes, also where the results hold the key as it is: errors name the first of each.
     clear = Sensitive(
@@ -127,7 +144,7 @@ def write_drift_pages(
     known = of_key.hide_table(read_labels(labels, key, label_column))
     joined = join_labels(clear.hide_table(rows), known, key, label_column)
     write_labels_report(joined.table, target=joined.target, predictions=_predictions(scorer), path=path)
-    return DriftPages(pages.history, pages.evidently, path, left_out, joined.unlabelled)
+    return DriftPages(page, evidently, path, left_out, joined.unlabelled)
 
 
 def _reference_sample(drift: DriftSpec, scorer: Scorer, sensitive: Sensitive) -> pa.Table:

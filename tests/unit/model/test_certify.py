@@ -245,6 +245,35 @@ def test_calls_of_the_full_size_are_part_of_the_search_however_short_the_sample(
     assert found.padding.rule == "fixed"
 
 
+def test_one_row_in_a_hundred_that_scores_otherwise_when_it_is_alone_is_found(bench: Bench) -> None:
+    """As a linear model's do: a product of one row is summed in another order, which seldom shows."""
+    model = graph(
+        [
+            node("Shape", ["x"], ["rows"], start=0, end=1),
+            node("Equal", ["rows", "alone"], ["single"]),
+            node("Equal", ["x", "rare"], ["odd"]),
+            node("And", ["single", "odd"], ["both"]),
+            node("Where", ["both", "one", "x"], ["y"]),
+        ],
+        {"x": (F32, ["N", 1])},
+        {"y": (F32, ["N", 1])},
+        {"alone": np.array([1]), "rare": np.array([7], np.float32), "one": np.ones(1, np.float32)},
+    )
+    for place in (0, 199):  # wherever it stands in the sample
+        values = np.full(200, 3, np.float32)
+        values[place] = 7
+        found = certificate(bench, model, batch(x=values))
+        assert found.padding == Padding(rule="multiple", rows=2)
+
+
+def test_a_slow_model_is_not_called_for_each_row_of_a_long_sample() -> None:
+    """Here with a second for each call."""
+    slow = Certificate(batch_size=64, rows_per_second={1: 1, 64: 64}, measured_on={})
+    calls = [len(order) / size for order, size in _certify._arrangements(10_000, 10_000, slow) if size < 64]
+    assert calls
+    assert max(calls) == 40
+
+
 def test_the_smallest_size_near_the_best_is_taken() -> None:
     rates = {1: 100, 64: 60_000, 256: 99_000, 1024: 100_000, 4096: 98_000}
     assert _certify._smallest_near_best(rates, 0.97) == 256
