@@ -3,8 +3,9 @@
     python -m benchmarks.units                        # 1,000 units of 1,000 rows on Spark and on Dask
 
 The driver plans the units from the files' footers, hands them to the engine, takes the reports and commits once.  Its
-processor time is that of the process that calls `batchinfer.run`; Dask's scheduler runs in it too.  Spark's own
-scheduling is the JVM's, whose processor time stands beside.  The clock has the units' own work in it, on all cores.
+processor time is that of the process that calls `batchinfer.run`; Dask's scheduler runs in it too.  The processor time
+of Spark's JVM stands beside: in `local[cores]` it is driver and executor at once, and compiles its code meanwhile.  The
+clock has the units' own work in it, on all cores.
 
 Goal: under 5 ms of the driver's time a unit, planned and scheduled.
 """
@@ -78,12 +79,12 @@ def show(figures: Figures) -> None:
                 engine,
                 str(repeats[-1]["units"]),
                 *(f"{a_unit[key]:.2f}" for key in ("driver_cpu_s", "jvm_cpu_s", "job_s")),
-                verdict(a_unit["driver_cpu_s"] + a_unit["jvm_cpu_s"], GOAL_MS),
+                verdict(a_unit["driver_cpu_s"], GOAL_MS),
             ]
         )
     table(
         "Milliseconds a unit",
-        ["", "units", "driver, CPU", "Spark's JVM, CPU", "by the clock, with its work", "driver and JVM"],
+        ["", "units", "driver, CPU", "Spark's JVM, CPU", "by the clock, with its work", "driver"],
         lines,
     )
 
