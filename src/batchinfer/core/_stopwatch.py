@@ -15,13 +15,18 @@ class Stopwatch:
 
     def __init__(self, started: float | None = None) -> None:
         self._seconds: dict[str, float] = {}
-        self._last = time.perf_counter() if started is None else started
+        self._started = self._last = time.perf_counter() if started is None else started
 
     def lap(self, name: str) -> None:
         """What was done since the last lap was this."""
         now = time.perf_counter()
         self._seconds[name] = self._seconds.get(name, 0.0) + now - self._last
         self._last = now
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first lap began."""
+        return time.perf_counter() - self._started
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -121,9 +121,7 @@ def run_plan(
         telemetry: who tells of the run; None for a day of a backfill.
     """
     watch = Stopwatch(started)
-    if started is None:
-        started = time.perf_counter()
-    else:
+    if started is not None:
         watch.lap("plan")
     telemetry = telemetry or RunTelemetry(plan.spec, "backfill")
     spec, records = plan.spec, RunRecords()
@@ -134,15 +132,14 @@ def run_plan(
     watch.lap("tell")
     try:
         work = partial(_work, plan, progress or _Silent(), engine)
-        report, finish = _work_and_commit(plan, report, started, records, work, watch=watch, force=force)
+        report, finish = _work_and_commit(plan, report, records, work, watch=watch, force=force)
         # From here on readers see the results. A kill or an error before the end is made good by a rerun.
         finish()
         watch.lap("finish")
-        report = _staged(_timed(report, time.perf_counter() - started), watch).with_(status="done")
+        report = _staged(_timed(report, watch.elapsed), watch).with_(status="done")
     except KeyboardInterrupt as e:
-        seconds = time.perf_counter() - started
         stopped = _staged(report, watch).with_(
-            status="interrupted", seconds=round(seconds, 3), error="interrupted"
+            status="interrupted", seconds=round(watch.elapsed, 3), error="interrupted"
         )
         stopped = stopped.with_(telemetry=telemetry.ended(plan, stopped, e))
         records.write(stopped)
@@ -154,11 +151,10 @@ def run_plan(
         ) from e
     except BaseException as e:
         status = "unknown" if isinstance(e, CommitUnknown) else "failed"
-        seconds = time.perf_counter() - started
         told = e.fields.get("report") if isinstance(e, BatchinferError) else None
         failed = _staged(told or report, watch)
         said = without_secrets(str(e) or repr(e))
-        failed = failed.with_(status=status, seconds=round(seconds, 3), error=said)
+        failed = failed.with_(status=status, seconds=round(watch.elapsed, 3), error=said)
         failed = failed.with_(alerts=tell(spec, records, failed, e))
         failed = failed.with_(telemetry=telemetry.ended(plan, failed, e))
         records.write(failed)
@@ -201,7 +197,6 @@ def _as_committed(plan: Plan, report: RunReport, found: tuple[int, CommitInfo]) 
 def _work_and_commit(
     plan: Plan,
     report: RunReport,
-    started: float,
     records: RunRecords,
     work: Callable[[Staging, tuple[Original, ...]], tuple[list[UnitReport], SuiteChecks | None]],
     *,
@@ -232,7 +227,7 @@ def _work_and_commit(
     reports, checks = work(staging, originals)
     watch.lap("score")
     check_ledger(plan.units, reports)
-    report = _summed(report, reports, started)
+    report = _summed(report, reports, watch.elapsed)
     if any(unit.quarantine for unit in reports):
         # Marks the parts as this run's, so that a sweep finds them should the run end here.
         quarantine.begin(plan.run_id, stored_schema(originals), plan.partitions)
@@ -270,7 +265,7 @@ def _work(
         progress.finished()
 
 
-def _summed(report: RunReport, reports: Sequence[UnitReport], started: float) -> RunReport:
+def _summed(report: RunReport, reports: Sequence[UnitReport], seconds: float) -> RunReport:
     reused = sum(unit.reused for unit in reports)
     summed = report.with_(
         rows=total_rows(reports),
@@ -281,7 +276,7 @@ def _summed(report: RunReport, reports: Sequence[UnitReport], started: float) ->
         devices=_devices(reports),
         timings={"workers": total_seconds(unit.seconds for unit in reports)},
     )
-    return _timed(summed, time.perf_counter() - started)
+    return _timed(summed, seconds)
 
 
 def _devices(reports: Sequence[UnitReport]) -> list[dict[str, Any]]:
