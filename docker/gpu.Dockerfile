@@ -18,18 +18,19 @@ WORKDIR /opt/batchinfer
 
 FROM base AS build
 ENV UV_COMPILE_BYTECODE=1 \
+    UV_CACHE_DIR=/var/cache/uv \
     UV_LINK_MODE=copy \
     VIRTUAL_ENV=/opt/venv
 RUN pip install --no-cache-dir uv==0.13.9 && uv venv /opt/venv
 WORKDIR /src
 COPY constraints.txt pyproject.toml ./
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     uv pip install --constraint constraints.txt --requirements pyproject.toml \
       --extra gpu --extra gpu-libraries --extra kafka --extra postgres --extra quality --extra drift --extra dask \
       --extra metrics --extra lineage
 COPY README.md LICENSE ./
 COPY src src
-RUN --mount=type=cache,target=/root/.cache/uv uv pip install --no-deps .
+RUN --mount=type=cache,target=/var/cache/uv uv pip install --no-deps .
 
 FROM base AS gpu
 COPY --from=build /opt/venv /opt/venv
