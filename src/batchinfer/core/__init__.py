@@ -59,6 +59,7 @@ from batchinfer.core._units import (
     merge_counts,
     total_rows,
 )
+from batchinfer.core._waiting import first_done
 
 __all__ = [
     "EXPECTATIONS",
@@ -108,6 +109,7 @@ __all__ = [
     "constant_label",
     "exact_sum",
     "files",
+    "first_done",
     "hashed",
     "merge_counts",
     "pack_rows",

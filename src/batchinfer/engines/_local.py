@@ -6,12 +6,12 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from batchinfer.core import UnitReport, WorkUnit
+from batchinfer.core import UnitReport, WorkUnit, first_done
 from batchinfer.engines._attempts import Attempts
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class LocalEngine:
                 self._running = len(running)
                 if not running:
                     return
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                done = first_done(running)
                 for future in done:
                     unit = running.pop(future)
                     if (error := future.exception()) is None:

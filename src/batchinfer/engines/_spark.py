@@ -11,14 +11,14 @@ import os
 import pickle
 import uuid
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 
-from batchinfer.core import UnitReport, Work, WorkUnit
+from batchinfer.core import UnitReport, Work, WorkUnit, first_done
 from batchinfer.engines._attempts import Attempts, attempt, outcome_of
 from batchinfer.engines._spark_session import (
     give_session,
@@ -93,7 +93,7 @@ class SparkEngine:
                     while waiting and len(running) < _MOST_JOBS:
                         part, waiting = waiting[:size], waiting[size:]
                         running[jobs.submit(self._job, payload, part, tag)] = part
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    done = first_done(running)
                     for job in done:
                         part = running.pop(job)
                         for unit, outcome in zip(part, self._outcomes(job, part), strict=True):

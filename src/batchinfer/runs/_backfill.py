@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from typing import Protocol
 
-from batchinfer.core import Engine, rows_of_partition
+from batchinfer.core import Engine, first_done, rows_of_partition
 from batchinfer.engines import open_engine
 from batchinfer.errors import BatchinferError, DriftGate, Interrupted, NoInput, Transient, UsageError
 from batchinfer.runs._backfill_report import BackfillReport, DayReport, DayStatus
@@ -223,16 +223,18 @@ class _Backfill:
 
     def each(self, pool: ThreadPoolExecutor, days: Sequence[str], function: Callable[[str], None]) -> None:
         """Do something for each day. An interrupt begins no further one, and waits for those under way."""
-        futures: list[Future[None]] = []
+        running: set[Future[None]] = set()
         try:
-            futures.extend(pool.submit(function, day) for day in days)
-            for future in futures:
-                future.result()
+            running.update(pool.submit(function, day) for day in days)
+            while running:
+                for future in (done := first_done(running)):
+                    future.result()
+                running -= done
         except BaseException:
             self._stop.set()
-            for future in futures:
+            for future in running:
                 future.cancel()
-            wait(futures)
+            wait(running)
             raise
 
     def look(self, day: str) -> None:
