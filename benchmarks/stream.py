@@ -8,7 +8,8 @@ JSON of about 220 bytes with 13 features, on a machine that the embedded broker 
 
     backlog   messages/s of `batchinfer stream --until-end`, exactly once, from the first poll to the last commit,
               beside the model's own rate on all cores
-    latency   at a steady rate, from a message's timestamp to the commit of its prediction: p50 and p99
+    latency   at a steady rate, from a message's timestamp to the commit of its prediction: p50 and p99, beside a bare
+              relay (relay.py) and the time that the machine's host took away
     memory    peak resident memory of the service in each fifth of `--memory-records`, each a backlog
 """
 
@@ -24,7 +25,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -114,36 +114,37 @@ def broker(spec_of: Any) -> Iterator[tuple[EmbeddedBroker, Path]]:
         yield running, path
 
 
-def fill(servers: str, values: list[bytes], records: int, rate: float = 0, seconds: float = 0) -> int:
-    """Produce so many messages as fast as it goes, or at a rate for so long; returns how many."""
+def fill(servers: str, values: list[bytes], records: int) -> None:
+    """Produce so many messages as fast as it goes."""
     from confluent_kafka import Producer
 
-    producer = Producer(
-        {
-            "bootstrap.servers": servers,
-            "linger.ms": 1 if rate else 50,
-            "queue.buffering.max.messages": 200_000,
-        }
-    )
-    began, sent = time.monotonic(), 0
-    for number in count():
-        if rate:
-            if time.monotonic() - began > seconds:
-                break
-            while number >= (time.monotonic() - began) * rate:
-                producer.poll(0)
-                time.sleep(0.001)
-        elif number == records:
-            break
+    settings = {"linger.ms": 50, "queue.buffering.max.messages": 200_000}
+    producer = Producer({"bootstrap.servers": servers, **settings})
+    for number in range(records):
         while True:
             try:
                 producer.produce("in", values[number % len(values)], str(number))
                 break
             except BufferError:
                 producer.poll(0.1)
-        sent += 1
     producer.flush()
-    return sent
+
+
+def send_steadily(servers: str, values: list[bytes], rate: int, seconds: float) -> None:
+    """Produce at a rate, with the client's defaults, once a first message has gone and warmed all up."""
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": servers, "log_level": 0})
+    producer.produce("in", values[0])
+    producer.flush()
+    time.sleep(2)
+    began = time.monotonic()
+    for number in range(int(rate * seconds)):
+        while number >= (time.monotonic() - began) * rate:
+            producer.poll(0)
+            time.sleep(0.001)
+        producer.produce("in", values[number % len(values)], str(number))
+    producer.flush()
 
 
 def streamed(spec: Path, *arguments_: str) -> subprocess.Popen[str]:
@@ -228,6 +229,7 @@ def quix(options: Any, work: Path, values: list[bytes], form: str) -> float:
 
 
 def latency(options: Any, work: Path, values: list[bytes]) -> Figures:
+    """Each beside a bare relay with the same client: what broker, client and machine need without any scoring."""
     figures: Figures = {}
     rows = []
     for delivery, goal in LATENCY_GOALS_MS.items():
@@ -237,22 +239,45 @@ def latency(options: Any, work: Path, values: list[bytes]) -> Figures:
             return write_spec(work, options, servers, delivery=delivery, max_latency_ms=wait_ms)
 
         with broker(spec_of) as (running, spec):
-            process = streamed(spec)
-            time.sleep(12)  # a group takes a while to form on the embedded broker
-            producer = multiprocessing.get_context("spawn").Process(
-                target=fill, args=(running.bootstrap_servers, values, 0, options.rate, options.seconds)
-            )
-            producer.start()
-            producer.join()
-            time.sleep(1)
-            process.send_signal(signal.SIGTERM)
-            found = report_of(process)
-        figures[delivery] = found["latency_ms"]
-        p50, p99 = (found["latency_ms"][name] for name in ("p50", "p99"))
-        told = f"{found['messages']['read']:,} messages"
-        rows.append([delivery, told, f"p50 {p50:.0f} ms", f"p99 {p99:.0f} ms", verdict(p99, goal)])
-    table(f"From produce to committed prediction at {options.rate:,} messages/s", ["", "", "", "", ""], rows)
+            service = streamed(spec)
+            stolen = send_from_another_process(options, running.bootstrap_servers, values)
+            service.send_signal(signal.SIGTERM)
+            found = report_of(service)["latency_ms"]
+        with broker(spec_of) as (running, _):
+            command = [sys.executable, "-m", "benchmarks.relay", running.bootstrap_servers, delivery]
+            relay = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            stolen_then = send_from_another_process(options, running.bootstrap_servers, values)
+            relay.send_signal(signal.SIGTERM)
+            bare = json.loads(relay.communicate()[0].splitlines()[-1])
+        figures[delivery] = {**found, "stolen": stolen}
+        figures[f"{delivery}, relay"] = {**bare, "stolen": stolen_then}
+        told = verdict(found["p99"], goal)
+        rows.append([delivery, *(f"{name} {found[name]:.0f} ms" for name in bare), f"{stolen:.1%}", told])
+        rows.append(
+            ["  a bare relay", *(f"{name} {bare[name]:.0f} ms" for name in bare), f"{stolen_then:.1%}", ""]
+        )
+    title = f"From produce to committed prediction at {options.rate:,} messages/s"
+    table(f"{title}; the machine's time that others took", [""] * 5, rows)
     return figures
+
+
+def send_from_another_process(options: Any, servers: str, values: list[bytes]) -> float:
+    """Send steadily, and return which share of the processors' time the machine's host gave to others."""
+    time.sleep(12)  # a group takes a while to form on the embedded broker
+    before = _stolen_seconds()
+    began = time.monotonic()
+    sender = multiprocessing.get_context("spawn").Process(
+        target=send_steadily, args=(servers, values, options.rate, options.seconds)
+    )
+    sender.start()
+    sender.join()
+    time.sleep(1)
+    return (_stolen_seconds() - before) / (time.monotonic() - began) / (os.cpu_count() or 1)
+
+
+def _stolen_seconds() -> float:
+    with Path("/proc/stat").open(encoding="ascii") as lines:
+        return int(next(lines).split()[8]) / os.sysconf("SC_CLK_TCK")
 
 
 def memory(options: Any, work: Path, values: list[bytes]) -> Figures:

@@ -33,6 +33,18 @@ def from_texts(texts: Sequence[str]) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
 
 
+def from_bytes(values: Sequence[bytes | None]) -> pa.LargeBinaryArray:
+    """A binary array; None is null."""
+    given = [value if value is not None else b"" for value in values]
+    offsets = np.zeros(len(given) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, given), np.int64, len(given)), out=offsets[1:])
+    present = None
+    if None in values:
+        present = pa.py_buffer(np.packbits([value is not None for value in values], bitorder="little"))
+    buffers = [present, pa.py_buffer(offsets), pa.py_buffer(b"".join(given))]
+    return pa.Array.from_buffers(pa.large_binary(), len(given), buffers)
+
+
 def repeated(text: str, count: int) -> pa.Array:
     """A string array of one text, `count` times."""
     encoded = text.encode()
@@ -56,6 +68,14 @@ def to_numpy(values: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] 
         view = np.frombuffer(data, dtype, rows, start * dtype.itemsize) if rows else np.empty(0, dtype)
         view.flags.writeable = False  # memory that came from NumPy would be writable, and is shared
     return view, valid(values)
+
+
+def sizes(values: pa.LargeBinaryArray) -> npt.NDArray[np.int64]:
+    """How many bytes each value has; 0 for null."""
+    bounds = np.frombuffer(values.buffers()[1], np.int64, len(values) + 1, values.offset * 8)
+    lengths: npt.NDArray[np.int64] = bounds[1:] - bounds[:-1]
+    present = valid(values)
+    return lengths if present is None else np.where(present, lengths, 0)
 
 
 def valid(values: pa.Array) -> npt.NDArray[np.bool_] | None:

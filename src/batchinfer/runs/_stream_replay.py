@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from batchinfer.core import arrays
 from batchinfer.errors import BrokerRefused, Transient
 from batchinfer.runs._stream_plan import stream_of
 from batchinfer.spec import PipelineSpec
@@ -153,8 +154,8 @@ class _Replay:
             headers.append([*own, (REPLAYED, str(times).encode())])
         return Outgoing(
             self._to,
-            pa.array([row["value"] for row in rows], pa.large_binary()),
-            pa.array([row["key"] for row in rows], pa.large_binary()),
+            arrays.from_bytes([row["value"] for row in rows]),
+            arrays.from_bytes([row["key"] for row in rows]),
             header_array(headers, len(headers)),
             pa.array([row["timestamp_ms"] for row in rows], pa.int64()),
         )

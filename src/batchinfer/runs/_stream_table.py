@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 
+from batchinfer.core import arrays
 from batchinfer.runs._stream_plan import StreamPlan
 from batchinfer.spec import PipelineSpec
 from batchinfer.store import Move, StreamedTable, open_stream_table
@@ -83,7 +83,7 @@ def _refused(batch: MicroBatch, found: Mapping[int, str]) -> MicroBatch:
     keep = ~np.isin(batch.rows, order)
     return replace(
         batch,
-        results=batch.results.filter(pa.array(keep)),
+        results=batch.results.filter(arrays.from_numpy(keep)),
         rows=batch.rows[keep],
         refused=Refused(
             np.array(order, np.int64), [why[m] for m in order], [names.get(m, ()) for m in order]

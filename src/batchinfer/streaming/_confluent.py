@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import confluent_kafka as ck
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from confluent_kafka import admin
 
 from batchinfer.core import arrays
@@ -114,6 +113,8 @@ class ConfluentClient:
             "auto.offset.reset": "earliest",
             "queued.min.messages": 200_000,
             "queued.max.messages.kbytes": max(1024, int(self._spec.max_queue_mb * 1024)),
+            # A backlog comes in answers, one asked for after the other: small ones make the stream wait for each.
+            "fetch.message.max.bytes": _fetch_bytes(self._spec.max_queue_mb),
             "fetch.wait.max.ms": 20,  # a broker that does not answer at once when something comes is asked again
             "fetch.queue.backoff.ms": 10,
             "fetch.error.backoff.ms": 100,
@@ -270,7 +271,7 @@ class ConfluentConsumer:
         )
         messages: list[Any] = [first, *rest]
         self._ask_group()
-        if any(message.error() is not None for message in messages):
+        if any(error is not None for error in map(ck.Message.error, messages)):
             messages = [message for message in messages if not self._is_event(message)]
         if self._rebalances != before:  # the batch may hold what came before a partition went
             messages = [m for m in messages if TopicPartition(m.topic(), m.partition()) in self._assigned]
@@ -436,7 +437,7 @@ class ConfluentProducer:
         rows = zip(
             messages.values.to_pylist(),
             messages.keys.to_pylist(),
-            pc.fill_null(messages.timestamps, 0).to_pylist(),  # 0 is now
+            [stamp or 0 for stamp in messages.timestamps.to_pylist()],  # 0 is now
             headers,
             strict=False,
         )
@@ -513,29 +514,35 @@ class ConfluentProducer:
                 _log.warning("closing a producer: %s", e.args[0].str())
 
 
-def _records(messages: list[Any]) -> Records:
-    headers = [message.headers() for message in messages]
-    topics = [message.topic() for message in messages]
-    same = topics.count(topics[0]) == len(topics)
-    if same:
-        codes = arrays.from_numpy(np.zeros(len(topics), np.int32))
-        topic = pa.DictionaryArray.from_arrays(codes, pa.array([topics[0]]))
-    else:
-        topic = pa.array(topics, pa.string()).dictionary_encode()
-    return Records(
-        pa.RecordBatch.from_arrays(
-            [
-                pa.array([message.value() for message in messages], pa.large_binary()),
-                pa.array([message.key() for message in messages], pa.large_binary()),
-                header_array(headers if any(headers) else None, len(messages)),
-                pa.array([message.timestamp()[1] for message in messages], pa.int64()),
-                topic,
-                pa.array([message.partition() for message in messages], pa.int32()),
-                pa.array([message.offset() for message in messages], pa.int64()),
-            ],
-            schema=RECORDS,
-        )
+def _records(messages: Sequence[ck.Message]) -> Records:
+    count, message = len(messages), ck.Message
+    headers = list(map(message.headers, messages))
+    topics = list(map(message.topic, messages))
+    names = sorted(set(topics))
+    codes = (
+        np.zeros(count, np.int32)
+        if len(names) == 1
+        else np.fromiter(map(names.index, topics), np.int32, count)
     )
+    columns = [
+        arrays.from_bytes(list(map(message.value, messages))),
+        arrays.from_bytes(list(map(message.key, messages))),
+        header_array(headers if any(headers) else None, count),
+        arrays.from_numpy(
+            np.fromiter(
+                (milliseconds for _, milliseconds in map(message.timestamp, messages)), np.int64, count
+            )
+        ),
+        pa.DictionaryArray.from_arrays(arrays.from_numpy(codes), arrays.from_texts(names)),
+        arrays.from_numpy(np.fromiter(map(message.partition, messages), np.int32, count)),
+        arrays.from_numpy(np.fromiter(map(message.offset, messages), np.int64, count)),
+    ]
+    return Records(pa.RecordBatch.from_arrays(columns, schema=RECORDS))
+
+
+def _fetch_bytes(max_queue_mb: float) -> int:
+    """The most that a partition sends at once: a part of what the queue may hold."""
+    return max(_DEFAULT_LIMIT_BYTES, min(4_000_000, int(max_queue_mb * 1e6 / 8)))
 
 
 def _ours(partitions: Sequence[ck.TopicPartition]) -> list[TopicPartition]:

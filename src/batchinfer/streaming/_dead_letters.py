@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-import pyarrow as pa
-
+from batchinfer.core import arrays
 from batchinfer.streaming._ports import MicroBatch
 from batchinfer.streaming._records import Outgoing, header_array
 
@@ -49,8 +48,8 @@ def dead_letters(topic: str, batch: MicroBatch, pipeline: str, limit_bytes: int)
         headers.append([*kept, *ours])
     return Outgoing(
         topic,
-        pa.array(values, pa.large_binary()),
-        pa.array(keys, pa.large_binary()),
+        arrays.from_bytes(values),
+        arrays.from_bytes(keys),
         header_array(headers, len(headers)),
         letters.timestamps,
     )

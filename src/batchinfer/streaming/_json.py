@@ -7,7 +7,6 @@ have one of these is decided in bulk (`_json_shape`), and the few that may are r
 
 from __future__ import annotations
 
-from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,8 @@ _NUMBERS = {
     pa.float64(): pl.Float64(),
     pa.bool_(): pl.Boolean(),
 }
+
+_LINE_END = arrays.from_bytes([b"\n"])[0]
 
 
 class JsonDecoder:
@@ -70,7 +71,7 @@ class JsonDecoder:
                 replaced.append(b"{}")
         mask = np.zeros(len(values), np.bool_)
         mask[odd] = True
-        return pc.replace_with_mask(values, pa.array(mask), pa.array(replaced, pa.large_binary()))
+        return pc.replace_with_mask(values, arrays.from_numpy(mask), arrays.from_bytes(replaced))
 
     def _read(self, values: pa.LargeBinaryArray, places: npt.NDArray[np.int64]) -> pa.RecordBatch | None:
         """The messages at these places as rows; None where one of them is not to be read."""
@@ -79,8 +80,10 @@ class JsonDecoder:
                 [pa.nulls(0, f.type) for f in self._schema], schema=self._schema
             )
         lines = pc.binary_join(
-            pa.LargeListArray.from_arrays([0, len(places)], _taken(values, places)),
-            pa.scalar(b"\n", pa.large_binary()),
+            pa.LargeListArray.from_arrays(
+                arrays.from_numpy(np.array([0, len(places)])), _taken(values, places)
+            ),
+            _LINE_END,
         )[0]
         try:
             frame = pl.read_ndjson(lines.as_buffer().to_pybytes(), schema=self._reads)
@@ -142,7 +145,7 @@ class JsonDecoder:
                 keep[row] = False
         if keep.all():
             return batch, places
-        return batch.filter(pa.array(keep)), places[keep]
+        return batch.filter(arrays.from_numpy(keep)), places[keep]
 
 
 class JsonEncoder:
@@ -154,27 +157,25 @@ class JsonEncoder:
     def encode(self, rows: pa.RecordBatch) -> pa.LargeBinaryArray:
         """See `Encoder.encode`."""
         text = pl.from_arrow(pa.Table.from_batches([rows])).write_ndjson()  # type: ignore[union-attr]
-        written = np.frombuffer(text.encode(), np.uint8)
-        ends = np.flatnonzero(written == ord("\n"))
-        offsets = np.zeros(len(ends) + 1, np.int64)
-        offsets[1:] = ends - np.arange(len(ends))
-        kept = written[written != ord("\n")]
-        return pa.LargeBinaryArray.from_buffers(
-            pa.large_binary(), len(ends), [None, pa.py_buffer(offsets), pa.py_buffer(kept)]
-        )
+        return arrays.from_bytes(text.encode().splitlines())
 
 
 def _starts_and_ends(values: pa.LargeBinaryArray) -> Mask:
     """Which values are plainly one line that may be an object."""
-    if not len(values):
-        return np.zeros(0, np.bool_)
-    checks = [
-        pc.starts_with(values, b"{"),
-        pc.ends_with(values, b"}"),
-        pc.invert(pc.match_substring(values, b"\n")),
-    ]
-    good = reduce(pc.and_, checks)
-    return np.asarray(arrays.to_numpy(pc.fill_null(good, False))[0], np.bool_)
+    _, offsets, data = values.buffers()
+    if data is None:  # none has a byte
+        return np.zeros(len(values), np.bool_)
+    bounds = np.frombuffer(offsets, np.int64, len(values) + 1, values.offset * 8)
+    content = data.slice(bounds[0], bounds[-1] - bounds[0]).to_pybytes()
+    characters, bounds = np.frombuffer(content, np.uint8), bounds - bounds[0]
+    plain = np.diff(bounds) >= len("{}")
+    if (valid := arrays.valid(values)) is not None:
+        plain &= valid
+    rows = np.flatnonzero(plain)
+    plain[rows] = (characters[bounds[rows]] == ord("{")) & (characters[bounds[rows + 1] - 1] == ord("}"))
+    if b"\n" in content:
+        plain[np.searchsorted(bounds, np.flatnonzero(characters == ord("\n")), "right") - 1] = False
+    return np.asarray(plain, np.bool_)
 
 
 def _read_as(field: pa.Field) -> pl.DataType:
@@ -206,7 +207,7 @@ def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
     null = arrays.to_numpy(pc.is_null(column))[0]
     absent = np.repeat(null, size)
     values = column.values.take(pa.array(np.where(absent, 0, places), mask=absent)).cast(kind.value_type)
-    return pa.FixedSizeListArray.from_arrays(values, type=kind, mask=pa.array(null))
+    return pa.FixedSizeListArray.from_arrays(values, type=kind, mask=arrays.from_numpy(null))
 
 
 def _taken(values: pa.Array, places: npt.NDArray[np.int64]) -> pa.Array:

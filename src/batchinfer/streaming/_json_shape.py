@@ -25,6 +25,8 @@ _MOST_LAYOUTS = 8
 _QUOTE, _COLON, _BACKSLASH, _SPACE, _NULL = (ord(character) for character in '":\\ n')
 _OPENING = np.array([ord("{"), ord("[")], np.uint8)
 _WORD = 8
+_QUOTED = {"text", "time"}
+"""Kinds of fields whose values are JSON strings."""
 
 
 def suspects(values: pa.LargeBinaryArray, batch: pa.RecordBatch, fields: Mapping[str, Field]) -> Mask:
@@ -127,13 +129,15 @@ class _Text:
         ends = self._ends_of(rows, layout)
         odd = np.zeros(len(rows), np.bool_)
         for place, (_, name) in enumerate(layout):
+            if name is not None and fields[name].kind not in _QUOTED and name not in absent:
+                continue  # the reader took it for what it must be
             at = ends[:, place] + 2
             begins = self._bytes[at]
             begins = np.where(begins == _SPACE, self._bytes[at + 1], begins)
             if name is None:  # an object may have names in it
                 odd |= (begins <= _SPACE) | np.isin(begins, _OPENING)
                 continue
-            if fields[name].kind in {"text", "time"}:
+            if fields[name].kind in _QUOTED:
                 odd |= (begins != _QUOTE) & (begins != _NULL)
             if name in absent:
                 odd |= absent[name][rows] & (begins != _NULL)

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 import kafka
-import pyarrow.compute as pc
 from kafka import errors as ke
 from kafka.serializer import Serializer
 from kafka.structs import OffsetAndMetadata
 
+from batchinfer.core import arrays
 from batchinfer.errors import BatchinferError, BrokerUnavailable, MessageTooLarge, TransactionAborted
 from batchinfer.streaming._kafka_python_errors import translated
 from batchinfer.streaming._records import Offsets, Outgoing, TopicPartition
@@ -76,7 +76,7 @@ class KafkaPythonProducer:
             messages.keys.to_pylist(),
             messages.timestamps.to_pylist(),
             messages.headers.to_pylist(),
-            pc.fill_null(pc.binary_length(messages.values), 0).to_pylist(),
+            arrays.sizes(messages.values).tolist(),
             strict=True,
         )
         for index, (value, key, timestamp, own, size) in enumerate(rows):

@@ -254,7 +254,7 @@ class MicroBatch:
         return replace(
             self,
             records=self.records.take(np.flatnonzero(keep)),
-            results=self.results.filter(pa.array(rows)),
+            results=self.results.filter(arrays.from_numpy(rows)),
             rows=places[self.rows[rows]],
             refused=Refused(
                 places[self.refused.messages[messages]],

@@ -73,8 +73,8 @@ class Records:
         return cls(
             pa.RecordBatch.from_arrays(
                 [
-                    pa.array(values, pa.large_binary()),
-                    pa.array(keys, pa.large_binary()),
+                    arrays.from_bytes(values),
+                    arrays.from_bytes(keys),
                     header_array(headers, len(values)),
                     pa.array(timestamps, pa.int64()),
                     pa.array([p.topic for p in partitions], pa.string()).dictionary_encode(),
@@ -182,5 +182,12 @@ def header_array(
     """Headers of so many messages as `HEADERS`; None for none at all."""
     if headers is None:
         return pa.nulls(rows, HEADERS)
-    told = [[{"key": k, "value": v} for k, v in each] if each else None for each in headers]
-    return pa.array(told, HEADERS)
+    pairs = [pair for each in headers if each for pair in each]
+    offsets = np.zeros(rows + 1, np.int32)
+    np.cumsum([len(each or ()) for each in headers], out=offsets[1:])
+    structs = pa.StructArray.from_arrays(
+        [arrays.from_texts([key for key, _ in pairs]), arrays.from_bytes([value for _, value in pairs])],
+        fields=list(HEADERS.value_type),
+    )
+    none = arrays.from_numpy(np.diff(offsets) == 0)
+    return pa.ListArray.from_arrays(arrays.from_numpy(offsets), structs, type=HEADERS, mask=none)

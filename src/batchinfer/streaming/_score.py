@@ -117,7 +117,7 @@ class MessageScorer:
         if len(decoded.rows) > len(np.unique(decoded.rows)):  # a message goes or stays as a whole
             whole = ~np.isin(rows, refused.messages)
             if not whole.all():
-                results, rows = results.filter(pa.array(whole)), rows[whole]
+                results, rows = results.filter(arrays.from_numpy(whole)), rows[whole]
         return results, rows
 
 

@@ -32,6 +32,8 @@ _STALL_SECONDS = 1.0
 """After so long without room the partitions are paused. Shorter waits are not worth what the client drops then."""
 _SETTLED_SECONDS = 5.0
 _LAG_SECONDS = 1.0
+_PROGRESS_SECONDS = 0.1
+"""How often progress is committed, without transactions: a commit keeps the poll thread waiting for the broker."""
 _BACKOFF_SECONDS = (0.05, 5.0)
 
 
@@ -105,6 +107,7 @@ class StreamService:
         self._gathered_at = 0.0
         self._durable: dict[TopicPartition, int] = {}
         self._to_commit: dict[TopicPartition, int] = {}
+        self._progress_at = 0.0
         self._assigned_once = False
         self._rebalanced_at = 0.0
         self._rewinds = 0
@@ -153,7 +156,10 @@ class StreamService:
     def _step(self, stop: threading.Event) -> None:
         if self._broken:
             self._rewind()
-        self._commit_offsets()
+        now = time.monotonic()
+        if now >= self._progress_at:
+            self._progress_at = now + _PROGRESS_SECONDS
+            self._commit_offsets()
         if self._flight.has_room():
             self._resume()
             self._poll(stop)
@@ -297,9 +303,9 @@ class StreamService:
         """Finish what is in flight, so that the next owner begins where this one ended, or let it go."""
         self._meter.rebalanced()
         _log.info("revoked: %s", _said(partitions))
-        if not self._is_stopped():
-            self._submit()
         if not self._closing.is_set():
+            if not self._is_stopped():
+                self._submit()
             self._flight.wait_until_empty(self._flow.drain_s, self._is_stopped)
         with self._lock:
             self._flush()

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from batchinfer.core import arrays
 from batchinfer.errors import (
@@ -125,16 +123,14 @@ class TopicSink:
         messages = batch.records
         if len(batch.rows) != len(messages) or not np.array_equal(batch.rows, np.arange(len(messages))):
             messages = messages.take(batch.rows)
-        sizes = arrays.to_numpy(pc.binary_length(values))[0]
-        if messages.keys.null_count < len(messages):
-            sizes = sizes + arrays.to_numpy(pc.fill_null(pc.binary_length(messages.keys), 0))[0]
+        sizes = arrays.sizes(values) + arrays.sizes(messages.keys)
         if messages.headers.null_count < len(messages):
             sizes = sizes + np.array([_bytes(each) for each in messages.headers.to_pylist()], np.int64)
         outgoing = Outgoing(topic, values, messages.keys, messages.headers, messages.timestamps)
         if not len(sizes) or sizes.max() <= self._output_limit:
             return outgoing, []
         large = np.unique(batch.rows[sizes > self._output_limit])
-        keep = pa.array(~np.isin(batch.rows, large))
+        keep = arrays.from_numpy(~np.isin(batch.rows, large))
         return Outgoing(
             topic,
             outgoing.values.filter(keep),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -145,6 +147,23 @@ def test_every_message_becomes_one_prediction_or_one_dead_letter(
         assert each.timestamp()[1] == 1_000_000 + int(each.key())
         sources.add((told["batchinfer.source_partition"], told["batchinfer.source_offset"]))
     assert len(sources) == len(places)
+
+
+def test_a_stream_imports_nothing_that_scoring_does_not_need(
+    kafka_broker: Broker, pipeline: Pipeline
+) -> None:
+    topics = Topics.of(kafka_broker)
+    produce(kafka_broker, topics.input, [b"{", *(message(n) for n in range(99))])
+    with_stream(pipeline, kafka_broker, topics)
+    code = (
+        "import sys\n"
+        "from batchinfer.runs import stream\n"
+        "from batchinfer.spec import load_spec\n"
+        f"done = stream(load_spec({str(pipeline.root / 'pipeline.yaml')!r}), until_end=True)\n"
+        "print(done.messages['read'], sorted({'pandas', 'rich', 'great_expectations'} & sys.modules.keys()))"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert child.stdout == "100 []\n", child.stderr
 
 
 def test_a_stream_that_is_stopped_goes_on_where_it_was(kafka_broker: Broker, pipeline: Pipeline) -> None:

@@ -50,6 +50,17 @@ def test_texts_cross_to_arrow(texts: list[str]) -> None:
     assert array.to_pylist() == texts
 
 
+@given(st.lists(st.one_of(st.none(), st.binary(max_size=5)), max_size=20), slices)
+def test_bytes_cross_to_arrow_and_tell_their_sizes_from_any_slice(
+    values: list[bytes | None], cut: tuple[int, int]
+) -> None:
+    whole = arrays.from_bytes(values)
+    whole.validate(full=True)
+    assert whole.to_pylist() == values
+    array = whole.slice(*cut)
+    assert arrays.sizes(array).tolist() == [len(value or b"") for value in array.to_pylist()]
+
+
 def test_numbers_are_views_of_arrows_memory_and_cannot_be_written() -> None:
     array = pa.array([1.0, 2.0, 3.0])
     view, _ = arrays.to_numpy(array.slice(1))
