@@ -30,7 +30,9 @@ pytestmark = pytest.mark.xdist_group("kafka")
 
 WHOLE = os.environ.get("BATCHINFER_TORTURE") == "all"
 KILLS, LEAST_MESSAGES = (100, 1_000_000) if WHOLE else (10, 50_000)
-RATE = 5_000
+RATE = 10_000
+SLOWER = 10
+"""By so much less is done in a time with kafka-python."""
 CLIENTS = ["confluent", "kafka-python"]
 SESSION_MS = 1000
 
@@ -103,8 +105,8 @@ class Flow:
     It ends with its block, however that ends.
     """
 
-    def __init__(self, broker: Broker, topics: Topics, least: int) -> None:
-        self._least, self._stop, self.count = least, threading.Event(), 0
+    def __init__(self, broker: Broker, topics: Topics, least: int, rate: float = RATE) -> None:
+        self._least, self._rate, self._stop, self.count = least, rate, threading.Event(), 0
         self._thread = threading.Thread(target=produce, args=(broker, topics.input, self._values()))
         self._thread.start()
 
@@ -112,10 +114,15 @@ class Flow:
         began = time.monotonic()
         while not self._stop.is_set() or self.count < self._least:
             if self.count % 500 == 0:
-                ahead = self.count / RATE - (time.monotonic() - began)
+                ahead = self.count / self._rate - (time.monotonic() - began)
                 self._stop.wait(max(0.0, ahead))
             yield b"?" if self.count % 100 == 99 else message(self.count)
             self.count += 1
+
+    def await_share(self, share: float) -> None:
+        """Wait until it has sent this share of what it is to send."""
+        while self.count < share * self._least and self._thread.is_alive():
+            time.sleep(0.02)
 
     def stop(self) -> int:
         """How many it sent."""
@@ -192,21 +199,21 @@ def test_members_that_are_killed_join_and_leave_lose_and_double_nothing(
     topics = Topics.of(kafka_broker, 4)
     spec = pipeline.write_spec(stream=section(kafka_broker, topics, **quick(client)))
     reader = _reader(kafka_broker)
-    # kafka-python is slower by an order of magnitude, and so has less to do.
-    least = LEAST_MESSAGES // (10 if client == "kafka-python" else 1)
-    count = torment(kafka_broker, spec, topics, least, progress_of(reader, topics.output))
+    slower = SLOWER if client == "kafka-python" else 1
+    count = torment(kafka_broker, spec, topics, progress_of(reader, topics.output), slower)
     reader.close()
     finish(kafka_broker, spec, topics, count)
 
 
-def torment(broker: Broker, spec: Path, topics: Topics, least: int, end: Progress) -> int:
-    """Kill members while messages flow, let others leave and come; how many messages there were."""
+def torment(broker: Broker, spec: Path, topics: Topics, end: Progress, slower: int = 1) -> int:
+    """Kill members all the while that messages flow, let others leave and come; how many messages there were."""
     chance = random.Random(20130108)
     with nursery(spec) as members:
         members.start()
         members.start()
-        with Flow(broker, topics, least) as sending:
-            for _ in range(KILLS):
+        with Flow(broker, topics, LEAST_MESSAGES // slower, RATE / slower) as sending:
+            for kill in range(KILLS):
+                sending.await_share(kill / KILLS)
                 await_progress(end, members)
                 time.sleep(chance.uniform(0, 0.3))
                 members.end(signal.SIGKILL, chance.randrange(4))
@@ -232,8 +239,7 @@ def test_members_that_are_killed_join_and_leave_lose_and_double_nothing_in_a_del
     results = load_spec(spec).output
     table = open_stream_table(results.store, results.path, results.partition_by, "scores")
     sources = [f"{topics.input}-{number}" for number in range(4)]
-    least = LEAST_MESSAGES // (1 if output_topic is None else 4)
-    count = torment(kafka_broker, spec, topics, least, lambda: sum(table.positions(sources).values()))
+    count = torment(kafka_broker, spec, topics, lambda: sum(table.positions(sources).values()))
 
     def predicted() -> Counter[int]:
         if not (found := open_results(load_spec(spec), results.path)).exists():

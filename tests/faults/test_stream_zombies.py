@@ -17,6 +17,7 @@ from tests.faults.test_stream import (
     CLIENTS,
     RATE,
     SESSION_MS,
+    SLOWER,
     WHOLE,
     Flow,
     _reader,
@@ -47,7 +48,8 @@ def test_a_member_that_was_given_up_for_dead_commits_nothing_when_it_wakes(
         members.start()
         members.start()
         end = progress_of(reader, topics.output)
-        with Flow(kafka_broker, topics, RATE) as sending:
+        rate = RATE / SLOWER if client == "kafka-python" else RATE / 2
+        with Flow(kafka_broker, topics, 0, rate) as sending:
             for turn in range(10):
                 await_progress(end, members)
                 zombie = members.members[turn % 2]
