@@ -66,10 +66,10 @@ def _patch(module: Any, name: str, call: int, at: Callable[..., None]) -> None:
 def _before_the_record() -> None:
     write = _records.RunRecords.write
 
-    def patched(records: _records.RunRecords, report: RunReport) -> None:
+    def patched(self: _records.RunRecords, report: RunReport) -> None:
         if report.status == "done":
             die()
-        write(records, report)
+        write(self, report)
 
     _records.RunRecords.write = patched  # type: ignore[method-assign]
 
