@@ -45,11 +45,11 @@ test: $(INSTALLED) ## Run the tests
 coverage: $(INSTALLED) ## Run the tests and hold their coverage against the floor
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
 
-torture: $(INSTALLED) ## Run the seeded fault tests of batch whole (half an hour)
+torture: $(INSTALLED) ## Run the seeded fault tests of batch whole (20 minutes)
 	$(TORTURE) -n 2 --dist loadgroup tests/faults tests/conformance/test_stores.py tests/integration/test_sensitive.py \
 		--ignore-glob 'tests/faults/test_stream*' $(ARGS)
 
-stream-torture: $(INSTALLED) ## Kill members of a stream and its broker a hundred times (minutes; Java and Maven)
+stream-torture: $(INSTALLED) ## Kill members of a stream and its broker a hundred times, for each client and sink (half an hour; Java and Maven)
 	$(TORTURE) tests/faults/test_stream.py tests/faults/test_stream_zombies.py \
 		tests/conformance/test_clients.py tests/integration/stream $(ARGS)
 
