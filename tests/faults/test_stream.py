@@ -30,7 +30,7 @@ pytestmark = pytest.mark.xdist_group("kafka")
 
 WHOLE = os.environ.get("BATCHINFER_TORTURE") == "all"
 KILLS, LEAST_MESSAGES = (100, 1_000_000) if WHOLE else (10, 50_000)
-RATE = 10_000
+RATE = 10_000 if WHOLE else 5_000
 SLOWER = 10
 """By so much less is done in a time with kafka-python."""
 CLIENTS = ["confluent", "kafka-python"]
