@@ -23,7 +23,7 @@ from typing import Any
 
 import batchinfer
 from batchinfer.core import files
-from batchinfer.runs import _job, _records, _worker, backfill
+from batchinfer.runs import RunReport, _job, _records, _worker, backfill
 from batchinfer.source import plan_units
 from batchinfer.store import _parts
 
@@ -63,6 +63,17 @@ def _patch(module: Any, name: str, call: int, at: Callable[..., None]) -> None:
     setattr(module, name, patched)
 
 
+def _before_the_record() -> None:
+    write = _records.RunRecords.write
+
+    def patched(self: _records.RunRecords, report: RunReport) -> None:
+        if report.status == "done":
+            die()
+        write(self, report)
+
+    _records.RunRecords.write = patched  # type: ignore[method-assign]
+
+
 def _inside_delta_commit(when: Callable[..., None]) -> None:
     from batchinfer.store import _delta
 
@@ -99,7 +110,7 @@ STEPS: dict[str, Callable[[], None]] = {
     "before the drift's history": lambda: before(_job, "keep_drift"),
     "after the drift's history": lambda: after(_job, "keep_drift"),
     "before the receipts are deleted": lambda: before(files, "delete"),
-    "before the record": lambda: before(_records.RunRecords, "write", call=2),
+    "before the record": _before_the_record,
 }
 
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,21 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from batchinfer.runs import stream
+from batchinfer.runs import open_results, stream
 from batchinfer.spec import load_spec
+from batchinfer.store import open_stream_table
 from tests import kafka
 from tests.conftest import Pipeline
 from tests.kafka import Broker
-from tests.streams import Topics, committed, ids, message, produce, section
+from tests.streams import Topics, committed, ids, message, produce, score, section
 
 pytestmark = pytest.mark.xdist_group("kafka")
 
 WHOLE = os.environ.get("BATCHINFER_TORTURE") == "all"
 KILLS, LEAST_MESSAGES = (100, 1_000_000) if WHOLE else (10, 50_000)
-RATE = 5_000
+RATE = 10_000 if WHOLE else 5_000
+SLOWER = 10
+"""By so much less is done in a time with kafka-python."""
 CLIENTS = ["confluent", "kafka-python"]
 SESSION_MS = 1000
 
@@ -97,10 +100,13 @@ def nursery(spec: Path) -> Iterator[Nursery]:
 
 
 class Flow:
-    """Sends messages at a rate until it is told to stop, and at least so many; one in a hundred is not JSON."""
+    """Sends messages at a rate until it is told to stop, and at least so many; one in a hundred is not JSON.
 
-    def __init__(self, broker: Broker, topics: Topics, least: int) -> None:
-        self._least, self._stop, self.count = least, threading.Event(), 0
+    It ends with its block, however that ends.
+    """
+
+    def __init__(self, broker: Broker, topics: Topics, least: int, rate: float = RATE) -> None:
+        self._least, self._rate, self._stop, self.count = least, rate, threading.Event(), 0
         self._thread = threading.Thread(target=produce, args=(broker, topics.input, self._values()))
         self._thread.start()
 
@@ -108,10 +114,15 @@ class Flow:
         began = time.monotonic()
         while not self._stop.is_set() or self.count < self._least:
             if self.count % 500 == 0:
-                ahead = self.count / RATE - (time.monotonic() - began)
+                ahead = self.count / self._rate - (time.monotonic() - began)
                 self._stop.wait(max(0.0, ahead))
             yield b"?" if self.count % 100 == 99 else message(self.count)
             self.count += 1
+
+    def await_share(self, share: float) -> None:
+        """Wait until it has sent this share of what it is to send."""
+        while self.count < share * self._least and self._thread.is_alive():
+            time.sleep(0.02)
 
     def stop(self) -> int:
         """How many it sent."""
@@ -119,14 +130,30 @@ class Flow:
         self._thread.join()
         return self.count
 
+    def __enter__(self) -> Flow:
+        return self
 
-def await_progress(reader: Consumer, topics: Topics, members: Nursery, patience_s: float = 60) -> None:
-    """Wait until more is committed than was when this was called; members say where they are if that is long."""
+    def __exit__(self, *_: object) -> None:
+        self._least = 0
+        self.stop()
+
+
+Progress = Callable[[], int]
+Predicted = Callable[[], "Counter[int]"]
+
+
+def progress_of(reader: Consumer, topic: str) -> Progress:
+    """How far committed messages of a topic have come."""
 
     def end() -> int:
-        partitions = reader.list_topics(topics.output, 10).topics[topics.output].partitions
-        return sum(reader.get_watermark_offsets(TopicPartition(topics.output, n))[1] for n in partitions)
+        partitions = reader.list_topics(topic, 10).topics[topic].partitions
+        return sum(reader.get_watermark_offsets(TopicPartition(topic, n))[1] for n in partitions)
 
+    return end
+
+
+def await_progress(end: Progress, members: Nursery, patience_s: float = 60) -> None:
+    """Wait until more is committed than was when this was called; members say where they are if that is long."""
     before, until = end(), time.monotonic() + patience_s
     while end() <= before:
         if time.monotonic() > until:
@@ -135,18 +162,21 @@ def await_progress(reader: Consumer, topics: Topics, members: Nursery, patience_
         time.sleep(0.02)
 
 
-def finish(broker: Broker, spec: Path, topics: Topics, count: int) -> None:
+def finish(
+    broker: Broker, spec: Path, topics: Topics, count: int, predicted: Predicted | None = None
+) -> None:
     """Let a last member come to the end, and see that all messages came once, where they belong.
 
     It comes to the end of its own partitions; those of the dead are its own when their sessions have ended.
     """
+    predicted = predicted or (lambda: ids(committed(broker, topics.output)))
     until = time.monotonic() + 60
     counts = []
     while True:
         report = stream(load_spec(spec), until_end=True)
         assert report.drained
         counts.append(report.messages["read"])
-        predictions, letters = ids(committed(broker, topics.output)), ids(committed(broker, topics.letters))
+        predictions, letters = predicted(), ids(committed(broker, topics.letters))
         if predictions.total() + letters.total() >= count or time.monotonic() > until:
             break
     wrong = {n: times for n, times in (predictions + letters).items() if times != 1}
@@ -166,27 +196,64 @@ def test_members_that_are_killed_join_and_leave_lose_and_double_nothing(
 ) -> None:
     if not kafka_broker.real:
         pytest.skip("rebalances are Apache Kafka's own")
-    chance = random.Random(20130108)
     topics = Topics.of(kafka_broker, 4)
     spec = pipeline.write_spec(stream=section(kafka_broker, topics, **quick(client)))
     reader = _reader(kafka_broker)
+    slower = SLOWER if client == "kafka-python" else 1
+    count = torment(kafka_broker, spec, topics, progress_of(reader, topics.output), slower)
+    reader.close()
+    finish(kafka_broker, spec, topics, count)
+
+
+def torment(broker: Broker, spec: Path, topics: Topics, end: Progress, slower: int = 1) -> int:
+    """Kill members all the while that messages flow, let others leave and come; how many messages there were."""
+    chance = random.Random(20130108)
     with nursery(spec) as members:
         members.start()
         members.start()
-        # kafka-python is slower by an order of magnitude, and so has less to do.
-        sending = Flow(kafka_broker, topics, LEAST_MESSAGES // (10 if client == "kafka-python" else 1))
-        for _ in range(KILLS):
-            await_progress(reader, topics, members)
-            time.sleep(chance.uniform(0, 0.3))
-            members.end(signal.SIGKILL, chance.randrange(4))
-            # Some leave in good order, and one that dies is not always replaced at once.
-            if len(members.members) > 2 and chance.random() < 0.3:
-                members.end(signal.SIGTERM, chance.randrange(4))
-            while len(members.members) < 2 or (len(members.members) < 4 and chance.random() < 0.5):
-                members.start()
-        count = sending.stop()
-    reader.close()
-    finish(kafka_broker, spec, topics, count)
+        with Flow(broker, topics, LEAST_MESSAGES // slower, RATE / slower) as sending:
+            for kill in range(KILLS):
+                sending.await_share(kill / KILLS)
+                await_progress(end, members)
+                time.sleep(chance.uniform(0, 0.3))
+                members.end(signal.SIGKILL, chance.randrange(4))
+                # Some leave in good order, and one that dies is not always replaced at once.
+                if len(members.members) > 2 and chance.random() < 0.3:
+                    members.end(signal.SIGTERM, chance.randrange(4))
+                while len(members.members) < 2 or (len(members.members) < 4 and chance.random() < 0.5):
+                    members.start()
+            return sending.stop()
+
+
+@pytest.mark.skipif(not WHOLE, reason="make stream-torture; tests/integration/stream kills one member")
+@pytest.mark.parametrize("sinks", [["store"], ["topic", "store"]], ids=["table", "topic and table"])
+def test_members_that_are_killed_join_and_leave_lose_and_double_nothing_in_a_delta_table(
+    kafka_broker: Broker, pipeline: Pipeline, sinks: list[str]
+) -> None:
+    if not kafka_broker.real:
+        pytest.skip("rebalances are Apache Kafka's own")
+    topics = Topics.of(kafka_broker, 4)
+    output_topic = topics.output if "topic" in sinks else None
+    more = {**quick(), "sinks": sinks, "sink_max_seconds": 0.3, "output_topic": output_topic}
+    spec = pipeline.write_spec(stream=section(kafka_broker, topics, **more))
+    results = load_spec(spec).output
+    table = open_stream_table(results.store, results.path, results.partition_by, "scores")
+    sources = [f"{topics.input}-{number}" for number in range(4)]
+    count = torment(kafka_broker, spec, topics, lambda: sum(table.positions(sources).values()))
+
+    def predicted() -> Counter[int]:
+        if not (found := open_results(load_spec(spec), results.path)).exists():
+            return Counter()
+        rows = found.dataset().to_table(["id", "score", "_source", "_position"])
+        assert rows.group_by(["_source", "_position"]).aggregate([]).num_rows == rows.num_rows
+        assert all(
+            s == score(i) for i, s in zip(rows["id"].to_pylist(), rows["score"].to_pylist(), strict=True)
+        )
+        return Counter(rows["id"].to_pylist())
+
+    finish(kafka_broker, spec, topics, count, predicted)
+    if output_topic is not None:
+        assert ids(committed(kafka_broker, topics.output)) == predicted()
 
 
 def _reader(broker: Broker) -> Consumer:
@@ -209,13 +276,14 @@ def test_a_broker_that_is_killed_and_comes_back_costs_no_message(pipeline: Pipel
         with nursery(spec) as members:
             members.start()
             members.start()
-            sending = Flow(broker, topics, 50_000)
             reader = _reader(broker)
-            for _ in range(3):
-                await_progress(reader, topics, members)
-                broker.kill()
-                time.sleep(1)
-                broker.restart()
-            count = sending.stop()
+            end = progress_of(reader, topics.output)
+            with Flow(broker, topics, 50_000) as sending:
+                for _ in range(3):
+                    await_progress(end, members)
+                    broker.kill()
+                    time.sleep(1)
+                    broker.restart()
+                count = sending.stop()
             reader.close()
         finish(broker, spec, topics, count)

@@ -17,12 +17,14 @@ from tests.faults.test_stream import (
     CLIENTS,
     RATE,
     SESSION_MS,
+    SLOWER,
     WHOLE,
     Flow,
     _reader,
     await_progress,
     finish,
     nursery,
+    progress_of,
     quick,
 )
 from tests.integration.stream.test_stream import add_second_version, running, until
@@ -45,16 +47,18 @@ def test_a_member_that_was_given_up_for_dead_commits_nothing_when_it_wakes(
     with nursery(spec) as members:
         members.start()
         members.start()
-        sending = Flow(kafka_broker, topics, RATE)
-        for turn in range(10):
-            await_progress(reader, topics, members)
-            zombie = members.members[turn % 2]
-            os.kill(zombie, signal.SIGSTOP)
-            time.sleep(2 * SESSION_MS / 1e3)  # a zombie is one only after its session
-            await_progress(reader, topics, members)
-            os.kill(zombie, signal.SIGCONT)
-            await_progress(reader, topics, members)
-        count = sending.stop()
+        end = progress_of(reader, topics.output)
+        rate = RATE / SLOWER if client == "kafka-python" else RATE / 2
+        with Flow(kafka_broker, topics, 0, rate) as sending:
+            for turn in range(10):
+                await_progress(end, members)
+                zombie = members.members[turn % 2]
+                os.kill(zombie, signal.SIGSTOP)
+                time.sleep(2 * SESSION_MS / 1e3)  # a zombie is one only after its session
+                await_progress(end, members)
+                os.kill(zombie, signal.SIGCONT)
+                await_progress(end, members)
+            count = sending.stop()
     reader.close()
     finish(kafka_broker, spec, topics, count)
 

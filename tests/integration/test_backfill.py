@@ -132,6 +132,17 @@ def test_days_whose_work_is_done_are_skipped_without_scoring_or_writing(
     assert days.table().equals(before) and days.versions() == versions
 
 
+def test_a_day_killed_just_before_its_record_said_done_comes_to_have_one_that_does(days: Days) -> None:
+    spec = days.spec()
+    backfill(spec, FIRST, FIRST)
+    [record] = RunRecords().all()
+    RunRecords().write(record.with_(status="running", rows=type(record.rows)(), table_version=None))
+    assert statuses(backfill(spec, FIRST, FIRST)) == ["skipped"]
+    [settled] = RunRecords().all()
+    assert (settled.status, settled.started_at) == ("done", record.started_at)
+    assert (settled.rows, settled.table_version) == (record.rows, record.table_version)
+
+
 def test_a_day_is_done_anew_where_its_work_is_another(days: Days) -> None:
     run(days.spec(), {"ds": DAYS[1]})
     assert statuses(days.backfill()) == ["done", "skipped", "done", "done"]

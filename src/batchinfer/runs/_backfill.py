@@ -23,6 +23,7 @@ from batchinfer.runs._backfill_report import BackfillReport, DayReport, DayStatu
 from batchinfer.runs._drift import hold_drift
 from batchinfer.runs._job import open_results, run_plan, standing
 from batchinfer.runs._plan import Loaded, Plan, check_parameters, load, make_plan
+from batchinfer.runs._records import RunRecords
 from batchinfer.runs._telemetry import tell_backfill
 from batchinfer.spec import AlertsSpec, PipelineSpec, parameters_of
 from batchinfer.store import ResultsStore
@@ -220,6 +221,7 @@ class _Backfill:
         self._name, self._given, self._force = name, given, force
         self._stop = threading.Event()
         self._tables: dict[str, ResultsStore] = {}
+        self._records = RunRecords()
 
     def each(self, pool: ThreadPoolExecutor, days: Sequence[str], function: Callable[[str], None]) -> None:
         """Do something for each day. An interrupt begins no further one, and waits for those under way."""
@@ -248,6 +250,7 @@ class _Backfill:
             if report is None:
                 self.plans[day] = plan
                 return
+            self._records.settle(report)
             hold_drift(self._spec, report)
             outcome = DayReport.of_run(day, "skipped", report)
         except Transient:

@@ -31,6 +31,18 @@ class RunRecords:
         text = json.dumps(report.to_dict(), indent=1)
         files.write_bytes(files.join(self.location, f"{report.run_id}.json"), text.encode())
 
+    def settle(self, report: RunReport) -> None:
+        """Have the record of a run whose work stands say so: it may have been killed just before it said it itself.
+
+        Does nothing where there is no readable record of it, or one that says so.
+        """
+        try:
+            recorded = self._read(files.join(self.location, f"{report.run_id}.json"))
+        except (FileNotFoundError, UsageError):
+            return
+        if recorded.status != "done":
+            self.write(report.with_(started_at=recorded.started_at))
+
     def keep(self, run_id: str, name: str, content: bytes | pa.Buffer) -> None:
         """Keep a file of a run beside its record, as `<run id>/<name>`."""
         files.write_bytes(files.join(self.location, run_id, name), content)
