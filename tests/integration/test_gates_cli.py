@@ -78,6 +78,7 @@ def test_a_pipeline_that_never_ran_has_no_history(invoke: Invoke, tmp_path: Path
     outcome = invoke("drift", PIPELINE, "--set", f"output.path={tmp_path}/none")
     assert outcome.exit_code == 2
     assert "no run of flight-delay has measured drift" in outcome.stderr
+    assert "--set output.path=…, give it here too" in outcome.stderr
 
 
 def test_a_validation_result_is_shown_and_rendered(invoke: Invoke, tmp_path: Path) -> None:

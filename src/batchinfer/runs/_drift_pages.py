@@ -65,7 +65,9 @@ def drift_history(
     if found is None or not found.runs:
         raise UsageError(
             f"no run of {spec.name} has measured drift",
-            next_step="add a section 'drift:' to the spec and run the pipeline",
+            next_step="add a section 'drift:' to the spec and run the pipeline"
+            if spec.drift is None
+            else "run the pipeline; where a run had --set output.path=…, give it here too",
         )
     return found
 

@@ -26,6 +26,7 @@ from batchinfer.streaming.formats._registry import SchemaRegistry
 
 NO_VALUE = "the message has no value"
 _NO_FRAME = "the value does not begin with the id of a schema (a zero byte and four more)"
+_NO_PATH = "its id is not followed by the path to a message type, as Protobuf's is"
 _DEEPEST = 16
 """Message types within message types."""
 _MOST_KNOWN = 10_000
@@ -116,8 +117,11 @@ class SchemaDecoder:
         magic = cursors.fixed(ALL, "u1", "the frame")
         ids = cursors.fixed(ALL, ">i4", "the frame").astype(np.int64)
         cursors.fail(ALL, (magic != 0) | (ids < 0), _NO_FRAME)
+        unframed = dict.fromkeys(cursors.failed, _NO_FRAME)
         paths = _paths(cursors) if self._indexed else np.zeros((len(rows), 0), np.int64)
-        rejected |= {int(rows[row]): _NO_FRAME for row in cursors.failed}
+        rejected |= {
+            int(rows[row]): unframed.get(row) or f"schema {ids[row]}: {_NO_PATH}" for row in cursors.failed
+        }
         framed = kept_rows(len(rows), cursors.failed)
         keys = np.column_stack([ids, paths])[framed]
         rest = Payloads(cursors.octets, cursors.at, cursors.end)
@@ -162,7 +166,7 @@ class SchemaDecoder:
 def _paths(cursors: Cursors) -> npt.NDArray[np.int64]:
     """The path to each message's type; -1 after its end."""
     counts = zigzag(cursors.varints(ALL, "the frame"))
-    cursors.fail(ALL, (counts < 0) | (counts > _DEEPEST), _NO_FRAME)
+    cursors.fail(ALL, (counts < 0) | (counts > _DEEPEST), _NO_PATH)
     paths = np.full((len(counts), _DEEPEST), -1, np.int64)
     paths[counts == 0, 0] = 0
     for place in range(_DEEPEST):
@@ -170,7 +174,7 @@ def _paths(cursors: Cursors) -> npt.NDArray[np.int64]:
         if not len(deeper):
             break
         indexes = zigzag(cursors.varints(deeper, "the frame"))
-        cursors.fail(deeper, indexes < 0, _NO_FRAME)
+        cursors.fail(deeper, indexes < 0, _NO_PATH)
         paths[deeper, place] = indexes
     return paths
 

@@ -66,7 +66,7 @@ class SchemaRegistry:
 
     Every method raises:
         RegistryUnavailable: it does not answer, or says that it cannot now; transient.
-        RegistryRefused: it wants other credentials, or refuses for good.
+        RegistryRefused: it wants other credentials, refuses for good, or has a certificate that is not trusted.
     """
 
     def __init__(
@@ -191,6 +191,12 @@ class SchemaRegistry:
                 raise self._refusal(e, path) from e
         except (OSError, ValueError) as e:  # no connection, no answer in time, an answer that is no JSON
             reason = getattr(e, "reason", None) or e
+            if isinstance(reason, ssl.SSLCertVerificationError):  # it does not pass by waiting
+                raise RegistryRefused(
+                    f"{self.url}: the schema registry's certificate is not trusted: {reason.verify_message}",
+                    next_step="state the authority in registry_settings.ca_file",
+                    url=self.url,
+                ) from e
             raise RegistryUnavailable(
                 f"{self.url}: the schema registry does not answer: {reason}", url=self.url
             ) from e

@@ -295,16 +295,20 @@ def test_frames_lead_to_the_type_within_the_schema_of_each_message(registry: Tes
         framed(number, content, b"\x02\x0a"),  # one, 5: there is no such type
         framed(number, content, b"\x7f"),  # a negative count
         framed(77, content, b"\0"),
+        content,
+        framed(number, b"", b"\x02"),  # one index, and none follows
     ]
     decoded = decoder(registry).decode(values(messages))
     row = {"flight_id": 1, "distance": 2.5, "carrier": "UA"}
     assert rows(decoded) == [row, {"flight_id": 2, "distance": None, "carrier": "AA"}, row, row]
     assert decoded.rows.tolist() == [0, 1, 2, 3]
     reasons = dict(decoded.rejected)
-    assert sorted(reasons) == [4, 5, 6]
+    assert sorted(reasons) == [4, 5, 6, 7, 8]
     assert reasons[4].startswith(f"schema {number} has no such message type")
-    assert "id of a schema" in reasons[5]
+    pathless = f"schema {number}: its id is not followed by the path to a message type, as Protobuf's is"
+    assert reasons[5] == reasons[8] == pathless
     assert reasons[6] == "schema 77 is not in the registry"
+    assert reasons[7].startswith("the value does not begin with the id of a schema")
 
 
 def test_schemas_change_compatibly_or_are_refused_by_subject_and_field(registry: TestRegistry) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import socket
+import ssl
+import subprocess
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from tests.schema_registry import TestRegistry, schema_registry
@@ -87,6 +91,23 @@ def test_settings_that_cannot_work_are_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
     with pytest.raises(SpecError, match="ca_file"):
         SchemaRegistry("https://registry", {"ca_file": str(tmp_path / "ca.pem")})
+
+
+def test_a_certificate_of_an_unknown_authority_is_not_waited_for(tmp_path: Path) -> None:
+    command = "openssl req -x509 -nodes -newkey rsa:2048 -keyout key -out cert -subj /CN=other"
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "cert", tmp_path / "key")
+    with (
+        HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server,
+        tls.wrap_socket(server.socket, server_side=True) as server.socket,
+    ):
+        thread = Thread(target=server.handle_request)
+        thread.start()
+        with pytest.raises(RegistryRefused, match=r"certificate is not trusted: self.signed") as raised:
+            SchemaRegistry(f"https://127.0.0.1:{server.server_port}").schema(1)
+        thread.join()
+    assert "ca_file" in (raised.value.next_step or "")
 
 
 def test_a_schema_is_registered_once_and_an_incompatible_one_is_refused(registry: TestRegistry) -> None:
