@@ -97,7 +97,9 @@ def validate(
         return kind.model_validate(document)
     except ValidationError as e:
         lines = [_finding(kind, finding) for finding in e.errors()]
-        raise error("\n".join(f"{name}: {line}" for line in lines), path=str(name)) from e
+        raise error(
+            "\n".join(f"{name}: {line}" for line in lines), path=str(name)
+        ) from None  # pydantic's quotes values
 
 
 def _finding(kind: type[BaseModel], finding: Any) -> str:
