@@ -48,8 +48,7 @@ def outcomes(deployment: Deployment, postgres_url: str) -> Iterator[Outcomes]:
         is_refused(deployment, postgres_url)
         cannot_look(deployment, port)
         cannot_be_read(deployment)
-        turns_bad(deployment)
-        names = ("succeeds", "is_stopped", "turns_bad", "is_refused", "cannot_look")
+        names = ("succeeds", "is_stopped", "is_refused", "cannot_look")
         runs: dict[str, dict[str, Any]] = {name: of(DAY, name) for name in names}
         runs["cannot_be_read"] = {"dag": "cannot_be_read"}
         hook = f"http://127.0.0.1:{port}/planted/{SECRETS['TEAM_TOKEN']}"
@@ -99,7 +98,6 @@ import os, sys
 def build(batch):
     print("said", os.environ["PGPASSWORD"], file=sys.stderr)
     print("said", os.environ["TEAM_TOKEN"])
-    os.replace("pipelines/turns_bad/next.yaml", "pipelines/turns_bad/pipeline.yaml")
     return batch.select(["x0", "x1", "x2"])
 """
     write(
@@ -108,14 +106,6 @@ def build(batch):
         quality={"suite": "suite.json", "on_failure": "fail"},
         transform=deployment.write_transform("is_stopped", transform),
     )
-
-
-def turns_bad(deployment: Deployment) -> None:
-    """A spec that its DAG was made of, and that the sensor cannot read any more."""
-    write(deployment, "turns_bad", alerts={"webhook": ["${TEAM_TOKEN}"]})
-    good = deployment.folder("turns_bad") / "pipeline.yaml"
-    good.rename(good.with_name("next.yaml"))
-    write(deployment, "turns_bad")
 
 
 def is_refused(deployment: Deployment, url: str) -> None:
@@ -142,7 +132,6 @@ def test_each_run_ended_as_it_should_and_said_why(outcomes: Outcomes) -> None:
     for name, task, said in (
         ("is_stopped", "score", "QualityGate"),
         ("is_stopped", "score", "said ***"),
-        ("turns_bad", "input_arrived", "something that may be a secret"),
         ("is_refused", "score", "password authentication failed"),
         ("cannot_look", "input_arrived", "cannot look at"),
         ("cannot_be_read", "check", "something that may be a secret"),
