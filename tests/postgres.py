@@ -112,6 +112,24 @@ def open_in(url: str, path: str, partition_by: Sequence[str], pipeline: str) -> 
     return PostgresStore(table_path(url, path), partition_by, pipeline, staging=path)
 
 
+@contextmanager
+def locked(url: str, role: str, password: str) -> Iterator[None]:
+    """Within the block the server has a role that needs a password, with a schema of its own and of its name."""
+    folder = table(url, "SELECT current_setting('data_directory') AS folder")["folder"][0].as_py()
+    rules = Path(folder) / "pg_hba.conf"
+    before = rules.read_text()
+    execute(
+        url, f"CREATE ROLE {role} LOGIN PASSWORD '{password}'", f"CREATE SCHEMA {role} AUTHORIZATION {role}"
+    )
+    rules.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{before}")
+    execute(url, "SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        rules.write_text(before)
+        execute(url, "SELECT pg_reload_conf()", f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
 def drop_tables(path: str) -> None:
     """Remove a results table with all that stands beside it, quarantine and drift too."""
     url, _, name = path.partition("#public.")

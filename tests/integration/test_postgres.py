@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from tests.postgres import execute, table_path
 
 from batchinfer.cli import main
-from batchinfer.errors import SpecError
+from batchinfer.errors import SpecError, StoreError
 from batchinfer.runs import explain, open_quarantine, open_results, run
 from batchinfer.spec import load_spec
 
@@ -69,6 +69,46 @@ def test_the_quarantine_takes_inputs_with_new_columns(spec_file: Path, pipeline:
     spec = load_spec(spec_file)
     held = open_quarantine(spec, spec.output.path).dataset().to_table(["ds", "id", "seat"]).sort_by("ds")
     assert held.to_pylist() == [{"ds": "d1", "id": 0, "seat": None}, {"ds": "d2", "id": 500, "seat": "12a"}]
+
+
+def test_a_role_that_may_not_make_the_quarantine_is_told_before_any_work(
+    spec_file: Path, pipeline: Any, rows: Any, postgres_url: str
+) -> None:
+    pipeline.write_input(rows(0, 100), ds="d2")
+    table = load_spec(spec_file).output.path.partition("#")[2]
+    execute(
+        postgres_url,
+        "CREATE ROLE looker LOGIN",
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO looker",
+    )
+    try:
+        run(load_spec(spec_file), {"ds": "d2"})  # none of these rows is refused
+        spec = load_spec(
+            spec_file, **{"output.path": table_path(postgres_url, pipeline.root).replace("batch@", "looker@")}
+        )
+        execute(
+            postgres_url, *(f"DROP TABLE {table}_quarantine{beside}" for beside in ("", "_commits", "_fence"))
+        )
+        with pytest.raises(StoreError, match="looker lacks CREATE on the schema") as refused:
+            run(spec, {"ds": "d1"})
+        assert "docs/postgres.md" in refused.value.next_step
+        assert f"{table.removeprefix('public.')}_quarantine" in refused.value.message
+        assert refused.value.fields["report"].rows.read == 0, "no row was scored for nothing"
+        execute(postgres_url, *refused.value.fields["statements"])
+        assert run(spec, {"ds": "d1"}).rows.quarantined == 1
+        assert open_quarantine(spec, spec.output.path).dataset().count_rows() == 1
+    finally:
+        execute(postgres_url, "DROP OWNED BY looker", "DROP ROLE looker")
+
+
+def test_the_first_run_of_a_role_that_may_makes_the_quarantine_for_those_that_may_not(
+    spec_file: Path, pipeline: Any, rows: Any
+) -> None:
+    pipeline.write_input(rows(0, 100), ds="d2")
+    spec = load_spec(spec_file)
+    assert run(spec, {"ds": "d2"}).rows.quarantined == 0
+    assert open_quarantine(spec, spec.output.path).dataset().count_rows() == 0
+    assert run(spec, {"ds": "d1"}).rows.quarantined == 1
 
 
 def test_upserted_keys_can_be_looked_up(spec_file: Path, pipeline: Any, rows: Any, postgres_url: str) -> None:

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from tests.planted import leaks
 from batchinfer.cli import main
 from batchinfer.core import HASH_SECRET
 from batchinfer.engines._attempts import attempt, outcome_of
-from batchinfer.errors import RunFailed
+from batchinfer.errors import BatchinferError, RunFailed
+from batchinfer.spec import load_spec
 
 PASSWORD = "planted-password"
 SECRETS = {
@@ -146,6 +148,10 @@ def test_a_bad_spec_is_refused_without_what_it_should_not_have_said(
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **stated}))
     run(world, code=2)
     run(world, code=2, logs="text")
+    try:
+        load_spec(path)
+    except BatchinferError as e:
+        assert not any(value in "".join(traceback.format_exception(e)) for value in PLANTED)
 
 
 def test_secrets_on_the_command_line_are_not_said_again(world: Any) -> None:
@@ -199,34 +205,10 @@ def test_a_database_that_cannot_be_reached_or_refuses_is_told_without_the_passwo
     run(world, code=0)
     to("postgresql://me@127.0.0.1:1/db#t")
     run(world, code=75)
-    with locked(postgres_url):
+    with postgres.locked(postgres_url, "locked", "another one"):
         to(table.replace("//batch@", "//locked@"))
         refusal = run(world, code=1, logs="text")
     assert "password authentication failed" in refusal.output
-
-
-class locked:  # noqa: N801 - reads as what it is
-    """Within the block the server has a role `locked` that needs a password, and not ours."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        folder = postgres.table(url, "SELECT current_setting('data_directory') AS folder")["folder"][
-            0
-        ].as_py()
-        self._rules = Path(folder) / "pg_hba.conf"
-
-    def __enter__(self) -> None:
-        self._before = self._rules.read_text()
-        postgres.execute(self._url, "CREATE ROLE locked LOGIN PASSWORD 'another one'")
-        self._set(f"host all locked 127.0.0.1/32 scram-sha-256\n{self._before}")
-
-    def __exit__(self, *_: object) -> None:
-        self._set(self._before)
-        postgres.execute(self._url, "DROP ROLE locked")
-
-    def _set(self, rules: str) -> None:
-        self._rules.write_text(rules)
-        postgres.execute(self._url, "SELECT pg_reload_conf()")
 
 
 def test_a_defect_is_told_with_its_traceback_and_without_secrets(

@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from batchinfer.errors import BatchinferError
+from batchinfer.secrets import without_secrets
 from batchinfer.spec import fill_parameters, load_spec
 
 
@@ -60,7 +61,7 @@ class InputTrigger(BaseTrigger):  # type: ignore[misc]
                     yield TriggerEvent({"path": self.path, "arrived": True})
                     return
             except OSError as e:
-                self.log.warning("cannot look at %s just now: %s", self.path, e)
+                self.log.warning("cannot look at %s just now: %s", self.path, without_secrets(str(e)))
             left = self.until - time.time()
             if left <= 0:
                 yield TriggerEvent({"path": self.path, "arrived": False})
@@ -111,9 +112,9 @@ class InputSensor(BaseSensorOperator):  # type: ignore[misc]
             if arrived(path, self.marker):
                 return path
         except BatchinferError as e:
-            raise AirflowFailException(str(e)) from e
+            raise AirflowFailException(str(e)) from None
         except OSError as e:
-            self.log.warning("cannot look at %s just now: %s", path, e)
+            self.log.warning("cannot look at %s just now: %s", path, without_secrets(str(e)))
         if self.timeout <= 0:
             return self.looked(context, {"path": path, "arrived": False})
         self.log.info("%s is not there yet", path)
@@ -135,5 +136,5 @@ class InputSensor(BaseSensorOperator):  # type: ignore[misc]
             spec = load_spec(os.path.join(self.folder, self.pipeline))  # noqa: PTH118 - a text for messages
             path = fill_parameters(spec.input.path, self.parameters, key="input.path")
         except BatchinferError as e:
-            raise AirflowFailException(str(e)) from e
+            raise AirflowFailException(str(e)) from None
         return path if "://" in path else os.path.join(self.folder, path)  # noqa: PTH118

@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from batchinfer.airflow._outcome import digest_of, last_json, outcome_of
 from batchinfer.airflow._program import Ended, Program
+from batchinfer.secrets import values_without_secrets
 
 DRIFT_GATE = 4
 """The exit code of a run whose results are committed, though the spec wants a failure of their drift."""
@@ -48,7 +49,7 @@ class ProgramOperator(BaseOperator):  # type: ignore[misc]
         self._program = Program([sys.executable, *self.arguments], self.folder)
         ended = self._program.run(self.log.info)
         printed = last_json(ended.output)
-        handed_on = None if printed is None else self.hand_on(printed, ended.code)
+        handed_on = None if printed is None else values_without_secrets(self.hand_on(printed, ended.code))
         if ended.code in self.accepted or outcome_of(ended.code) == "done":
             return handed_on
         if handed_on is not None:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import IO
 
+from batchinfer.secrets import without_secrets
+
 _LAST_LINES = 20
 _ITSELF_S = 2.0
 _IN_GOOD_ORDER_S = 20.0
@@ -23,7 +25,10 @@ _IN_GOOD_ORDER_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a program ended: its exit code, negative for a signal; what it printed; the last it said on stderr."""
+    """How a program ended: its exit code, negative for a signal; what it printed; the last it said on stderr.
+
+    What it said has no secrets left in it; what it printed may.
+    """
 
     code: int
     output: str
@@ -56,6 +61,7 @@ class Program:
             last: deque[str] = deque(maxlen=_LAST_LINES)
 
             def said(line: str) -> None:
+                line = without_secrets(line)  # libraries write here past all logging of ours
                 last.append(line)
                 tell(line.rstrip("\n"))
 

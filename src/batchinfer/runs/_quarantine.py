@@ -43,16 +43,17 @@ class Original:
 def begin_quarantine(
     table: ResultsStore, run_id: str, originals: Sequence[pa.Field], partitions: Sequence[Partition]
 ) -> tuple[Original, ...]:
-    """Open the table, if there is one, for rows with these columns; says in which field each is kept.
+    """Open the table, or provide for one, for rows with these columns; says in which field each is kept.
 
     A column whose type is not the one that the table has goes into one of its own, `NAME (TYPE)`: rows that are
     set aside must stop no run, and those that were set aside before must not be lost.
 
     Raises:
-        StoreError: the table cannot be written, or is partitioned otherwise.
+        StoreError: the table cannot be written or may not be made, or is partitioned otherwise.
     """
     kept = tuple(Original(field.name, field) for field in originals)
     if not table.exists():
+        table.provide(quarantine_schema(originals))
         return kept
     try:
         table.begin(run_id, quarantine_schema(originals), partitions)

@@ -97,7 +97,8 @@ def validate(
         return kind.model_validate(document)
     except ValidationError as e:
         lines = [_finding(kind, finding) for finding in e.errors()]
-        raise error("\n".join(f"{name}: {line}" for line in lines), path=str(name)) from e
+        # Not `from e`: a traceback would quote pydantic's error, which quotes the values.
+        raise error("\n".join(f"{name}: {line}" for line in lines), path=str(name)) from None
 
 
 def _finding(kind: type[BaseModel], finding: Any) -> str:

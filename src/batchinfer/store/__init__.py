@@ -50,6 +50,11 @@ class ResultsStore(Store, StoreHistory, Protocol):
     def exists(self) -> bool:
         """Whether there is a table."""
 
+    def provide(self, schema: pa.Schema) -> None:
+        """Called when a run begins that may come to need this table, and where there is none. A store in which only
+        some may make tables makes it now: what is refused is refused before any work. Raises StoreError.
+        """
+
     def dataset(self) -> Any:
         """What readers see now, as a `pyarrow.dataset.Dataset`, or what has its `schema`, `to_table`,
         `to_batches` and `count_rows`. Raises StoreError where there is no table.

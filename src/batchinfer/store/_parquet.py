@@ -223,6 +223,9 @@ class ParquetStore:
         """Whether there is a table."""
         return files.exists(self.path)
 
+    def provide(self, schema: pa.Schema) -> None:
+        """Nothing: who may write the results' files may write these."""
+
     def find(self, equal: Mapping[str, pa.Scalar]) -> pa.Table:
         """The rows whose columns have these values."""
         return _rules.matching(self.dataset(), equal)

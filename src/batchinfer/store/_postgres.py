@@ -167,6 +167,18 @@ class PostgresStore:
         with self._session("open") as opened:
             return exists(opened, self._name, self._name.table)
 
+    def provide(self, schema: pa.Schema) -> None:
+        """Make the table. Columns that it cannot have are told by `begin`, when there are rows for them."""
+        try:
+            types = self._shape.types(schema)
+        except StoreError:
+            return
+        with self._session("open") as opened:
+            statements = self._shape.check(opened, types)
+            self._shape.check_may_make(opened, statements)
+        if statements:
+            self._prepare(types)
+
     def clear(self, run_id: str) -> None:
         """Delete what the run staged: the table has the rows."""
         files.delete(_runs.receipts(self._state, run_id))

@@ -64,20 +64,34 @@ class TableShape:
 
     def check_may_make(self, opened: Session, statements: Sequence[str]) -> None:
         """Refuse before any work what PostgreSQL would refuse after it: a table that this role cannot make."""
+        if not statements:
+            return
         name = self.name
-        may = not statements or opened.value(
-            "SELECT coalesce((SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass($1)), "
-            "has_schema_privilege(to_regnamespace($2)::oid, 'CREATE'), false) AS may",
+        schema = quoted(name.schema)
+        (found,) = opened.rows(
+            "SELECT current_user::text AS role, to_regnamespace($2) IS NOT NULL AS schema, "
+            "(SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass($1)) AS owns, "
+            "coalesce(has_schema_privilege(to_regnamespace($2)::oid, 'CREATE'), false) AS may",
             name.sql(),
-            quoted(name.schema),
+            schema,
         )
-        if not may:
-            raise StoreError(
-                f"{self.path}: the table is not there or lacks columns, and this role may not make them",
-                next_step=f"let its owner run: {'; '.join(statements)}; and grant what docs/postgres.md lists",
-                table=self.path,
-                statements=list(statements),
-            )
+        if found["may"] if found["owns"] is None else found["owns"]:
+            return
+        wanted = list(statements)
+        if not found["schema"]:
+            why, step = f"there is no schema {schema}", "let an owner"
+            wanted.insert(0, f"CREATE SCHEMA {schema}")
+        elif found["owns"] is None:
+            why = f"the table is not there, and the role {found['role']} lacks CREATE on the schema {schema}"
+            step = f"GRANT CREATE ON SCHEMA {schema} TO {quoted(found['role'])}, or let an owner"
+        else:
+            why, step = f"the table lacks columns, and {found['role']} is not its owner", "let its owner"
+        raise StoreError(
+            f"{self.path}: {why}",
+            next_step=f"{step} run: {'; '.join(wanted)}; see docs/postgres.md, Rights",
+            table=self.path,
+            statements=wanted,
+        )
 
     def check_grants(self, opened: Session) -> None:
         """Refuse before any work a table that this role may not read or write."""

@@ -114,6 +114,7 @@ class Deployment:
             check=False,
             timeout=540,
         )
+        (self.root / "process.txt").write_text(done.stdout + done.stderr)
         logs = [path.read_text() for path in sorted(self.root.glob("*.log"), key=lambda p: p.stat().st_mtime)]
         assert answer.exists(), "".join([done.stdout, done.stderr, *logs])[-4000:]
         found: dict[str, Any] = json.loads(answer.read_text())

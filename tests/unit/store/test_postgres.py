@@ -210,8 +210,9 @@ def test_a_role_that_may_run_and_not_create_is_told_what_its_owner_is_to_do(
 ) -> None:
     execute(postgres_url, f"DROP ROLE IF EXISTS {RUNNER}", f"CREATE ROLE {RUNNER} LOGIN")
     store = opened(path.replace("//batch@", f"//{RUNNER}@"))
-    with pytest.raises(StoreError, match="let its owner run") as refused:
+    with pytest.raises(StoreError, match=f'{RUNNER} lacks CREATE on the schema "public"') as refused:
         store.begin("run1", SCHEMA, [day("d1")])
+    assert "docs/postgres.md" in refused.value.next_step
     execute(postgres_url, *refused.value.fields["statements"])
     with pytest.raises(StoreError, match="SELECT on"):
         store.begin("run1", SCHEMA, [day("d1")])
@@ -228,6 +229,9 @@ def test_a_role_that_may_run_and_not_create_is_told_what_its_owner_is_to_do(
     widened = opened(path.replace("//batch@", f"//{RUNNER}@"), widens=True)
     with pytest.raises(StoreError, match='ADD COLUMN IF NOT EXISTS "more" text'):
         widened.begin("run3", SCHEMA.append(pa.field("more", pa.string())), [day("d1")])
+    elsewhere = opened(path.replace("#public.", "#nowhere."))
+    with pytest.raises(StoreError, match='there is no schema "nowhere"'):
+        elsewhere.begin("run4", SCHEMA, [day("d1")])
     execute(postgres_url, f"DROP OWNED BY {RUNNER}", f"DROP ROLE {RUNNER}")
 
 
