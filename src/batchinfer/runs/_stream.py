@@ -19,7 +19,6 @@ from batchinfer.runs._stream_refresh import CurrentPlan
 from batchinfer.runs._stream_report import StreamReport
 from batchinfer.runs._stream_table import open_table, storable, table_sink
 from batchinfer.spec import BudgetSpec, PipelineSpec
-from batchinfer.store import StreamedTable
 from batchinfer.streaming import (
     Client,
     Consumer,
@@ -31,7 +30,6 @@ from batchinfer.streaming import (
     MicroBatch,
     Offsets,
     Reading,
-    Sink,
     StreamService,
     TopicPartition,
     TopicPlan,
@@ -134,11 +132,14 @@ class _Job:
             follow = windows.follow if windows is not None else _nobody_follows
             self.current = CurrentPlan(self._planner, plan, stream.refresh_seconds, follow)
             closing.callback(self.current.close)
+            topics = _topic_sink(client, plan, consumer)
             service = StreamService(
                 consumer=consumer,
                 topic=stream.input_topic,
-                sinks=_sinks(client, plan, consumer, table),
-                score=lambda: self.plan.score if table is None else storable(self.plan.score, table),
+                sinks=[topics] if table is None else [topics, table_sink(plan, table, consumer)],
+                score=lambda: topics.encoded(
+                    self.plan.score if table is None else storable(self.plan.score, table)
+                ),
                 flow=_flow(plan),
                 meter=self.meter,
                 watcher=_Watchers(windows, ErrorBudget(_budget(plan))),
@@ -191,7 +192,7 @@ def create_topics(spec: PipelineSpec, bootstrap_servers: str, partitions: int) -
     return names
 
 
-def _sinks(client: Client, plan: StreamPlan, consumer: Consumer, table: StreamedTable | None) -> list[Sink]:
+def _topic_sink(client: Client, plan: StreamPlan, consumer: Consumer) -> TopicSink:
     stream = plan.stream
     exactly_once = stream.delivery == "exactly-once"
     transactional_id = f"{plan.group}-{stream.instance_id or uuid.uuid4().hex}" if exactly_once else None
@@ -206,7 +207,7 @@ def _sinks(client: Client, plan: StreamPlan, consumer: Consumer, table: Streamed
         if plan.spec.input.sensitive
         else client.message_limit_bytes(stream.dead_letters),
     )
-    sink = TopicSink(
+    return TopicSink(
         topics,
         open_encoder(plan.score.path.result_schema, stream.output_format, stream.output_topic or ""),
         lambda: client.producer(transactional_id),
@@ -214,9 +215,6 @@ def _sinks(client: Client, plan: StreamPlan, consumer: Consumer, table: Streamed
         committed=consumer.committed,
         group=consumer.group,
     )
-    if table is None:
-        return [sink]
-    return [sink, table_sink(plan, table, consumer)]
 
 
 def _flow(plan: StreamPlan) -> Flow:

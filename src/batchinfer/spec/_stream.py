@@ -96,7 +96,7 @@ class StreamSpec(_Section):
     format: Annotated[FormatSpec, BeforeValidator(_kind_alone)] = FormatSpec()
     output_format: Annotated[FormatSpec, BeforeValidator(_kind_alone)] = FormatSpec()
     columns: dict[str, str] = {}
-    max_batch: Annotated[int, Number, Field(ge=1, le=1_000_000)] = 4096
+    max_batch: Annotated[int, Number, Field(ge=1, le=1_000_000)] = 16_384
     max_latency_ms: Annotated[float, Number, Field(ge=0)] = 50
     max_queue_mb: Annotated[float, Number, Field(gt=0)] = 64
     threads: Count | None = None

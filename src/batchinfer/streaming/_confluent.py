@@ -406,23 +406,29 @@ class ConfluentProducer:
         self._failed: list[ck.KafkaError] = []
         self._limit = int(settings["message.max.bytes"])
         self._transactional = "transactional.id" in settings
-        self._producer = _made(ck.Producer, {**settings, "on_delivery": self._on_failure})
+        # The client takes Python's lock for each delivery that is reported; a transaction's commit tells what failed.
+        reports = {} if self._transactional else {"on_delivery": self._on_failure}
+        self._producer = _made(ck.Producer, {**settings, **reports})
         self._ready = False
 
     def _on_failure(self, error: ck.KafkaError | None, _message: ck.Message) -> None:
         if error is not None:
             self._failed.append(error)
 
+    def prepare(self) -> None:
+        """See `Producer.prepare`."""
+        if self._transactional and not self._ready:
+            _patiently(
+                lambda: self._producer.init_transactions(_PATIENCE_SECONDS), "registering the producer"
+            )
+            self._ready = True
+
     def begin(self) -> None:
         """See `Producer.begin`."""
         self._failed.clear()
         if not self._transactional:
             return
-        if not self._ready:
-            _patiently(
-                lambda: self._producer.init_transactions(_PATIENCE_SECONDS), "registering the producer"
-            )
-            self._ready = True
+        self.prepare()
         _called(self._producer.begin_transaction, "beginning a transaction")
 
     def produce_batch(self, messages: Outgoing) -> None:
@@ -474,16 +480,9 @@ class ConfluentProducer:
     def commit(self) -> None:
         """See `Producer.commit`."""
         if self._transactional:
-            try:
-                _patiently(
-                    lambda: self._producer.commit_transaction(_PATIENCE_SECONDS), "committing the transaction"
-                )
-            except TransactionAborted as e:
-                if any(error.code() in _TOO_LARGE for error in self._failed):
-                    raise MessageTooLarge(
-                        "a broker refuses a message for its size", index=None, limit_bytes=None
-                    ) from e
-                raise
+            _patiently(
+                lambda: self._producer.commit_transaction(_PATIENCE_SECONDS), "committing the transaction"
+            )
             return
         while self._producer.flush(1.0):
             if self._failed:

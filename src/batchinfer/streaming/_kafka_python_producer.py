@@ -56,16 +56,21 @@ class KafkaPythonProducer:
         self._queued: list[Any] = []
         self._queued_bytes = 0
 
+    def prepare(self) -> None:
+        """See `Producer.prepare`."""
+        producer = self._producer = self._producer or self._make(_Whole())
+        if self._transactional and not self._ready:
+            self._called(producer.init_transactions, "registering the producer")
+            self._ready = True
+
     def begin(self) -> None:
         """See `Producer.begin`."""
         self._forget()
-        producer = self._producer = self._producer or self._make(_Whole())
+        self.prepare()
         if not self._transactional:
             return
-        if not self._ready:
-            self._called(producer.init_transactions, "registering the producer")
-            self._ready = True
-        self._called(producer.begin_transaction, "beginning a transaction")
+        assert self._producer is not None, "it was prepared"
+        self._called(self._producer.begin_transaction, "beginning a transaction")
 
     def produce_batch(self, messages: Outgoing) -> None:
         """See `Producer.produce_batch`."""

@@ -155,8 +155,11 @@ class Producer(Protocol):
         ProducerFenced: another producer has taken the id; this one is of no use any more.
     """
 
+    def prepare(self) -> None:
+        """Connect, and with an id register it, which fences others that have it; nothing where it was done."""
+
     def begin(self) -> None:
-        """Begin a transaction; nothing where there are none. The first call registers the id and fences others."""
+        """Begin a transaction, `prepare` before the first; nothing where there are none."""
 
     def produce_batch(self, messages: Outgoing) -> None:
         """Hand over messages; waits while the client's queue is full.
@@ -230,6 +233,7 @@ class MicroBatch:
         model: `name@version` of the model that scored it.
         profile: of the rows that were scored; None without drift.
         polled_at: when its last message was polled, by `time.monotonic`.
+        values: the result rows as the output topic takes them; None where they are not encoded.
     """
 
     records: Records
@@ -240,6 +244,7 @@ class MicroBatch:
     model: str
     profile: Tally | None
     polled_at: float
+    values: pa.LargeBinaryArray | None = None
 
     def after(self, offsets: Offsets) -> MicroBatch:
         """Without the messages before these offsets: what a sink does that has come so far already."""
@@ -251,10 +256,12 @@ class MicroBatch:
             return self
         places = np.cumsum(keep) - 1
         messages, rows = keep[self.refused.messages], keep[self.rows]
+        of_rows = arrays.from_numpy(rows)
         return replace(
             self,
             records=self.records.take(np.flatnonzero(keep)),
-            results=self.results.filter(arrays.from_numpy(rows)),
+            results=self.results.filter(of_rows),
+            values=None if self.values is None else self.values.filter(of_rows),
             rows=places[self.rows[rows]],
             refused=Refused(
                 places[self.refused.messages[messages]],
@@ -288,7 +295,7 @@ class Sink(Protocol):
         """
 
     def tick(self) -> Offsets:
-        """Called at least each 100 ms between deliveries: commit what has been gathered for long enough."""
+        """Called at least each 100 ms between deliveries: get ready, and commit what was gathered long enough ago."""
 
     def flush(self) -> Offsets:
         """Commit all that was gathered."""

@@ -114,7 +114,7 @@ class MessageScorer:
             table = pa.Table.from_batches([p.results for _, p in scored]).unify_dictionaries()
             results = next(iter(table.combine_chunks().to_batches()), _empty(self.path.result_schema))
         rows = np.concatenate([decoded.rows[start + _others(piece)] for start, piece in scored])
-        if len(decoded.rows) > len(np.unique(decoded.rows)):  # a message goes or stays as a whole
+        if (np.diff(decoded.rows) == 0).any():  # of several rows: a message goes or stays as a whole
             whole = ~np.isin(rows, refused.messages)
             if not whole.all():
                 results, rows = results.filter(arrays.from_numpy(whole)), rows[whole]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from batchinfer.core import arrays
 from batchinfer.errors import (
@@ -18,8 +19,9 @@ from batchinfer.errors import (
     TransactionAborted,
 )
 from batchinfer.streaming._dead_letters import dead_letters
+from batchinfer.streaming._flight import Score
 from batchinfer.streaming._ports import Encoder, MicroBatch, Producer, Refused
-from batchinfer.streaming._records import Offsets, Outgoing, TopicPartition
+from batchinfer.streaming._records import Offsets, Outgoing, Records, TopicPartition
 
 _log = logging.getLogger("batchinfer.stream")
 _LEAST_LIMIT_BYTES = 16_384
@@ -75,6 +77,17 @@ class TopicSink:
         self._letter_limit = plan.letter_limit_bytes
         self._output_limit = plan.output_limit_bytes
 
+    def encoded(self, score: Score) -> Score:
+        """Score, and encode the predictions in the scoring thread too: the commit thread has enough to do."""
+        if self._plan.output is None:
+            return score
+
+        def scored(records: Records, polled_at: float) -> MicroBatch:
+            batch = score(records, polled_at)
+            return replace(batch, values=self._encoder.encode(batch.results))
+
+        return scored
+
     def assigned(self, partitions: Sequence[TopicPartition]) -> Offsets:
         """See `Sink.assigned`."""
         for partition in partitions:
@@ -106,7 +119,8 @@ class TopicSink:
 
     def _produce(self, producer: Producer, batch: MicroBatch) -> None:
         if self._plan.output is not None and batch.results.num_rows:
-            outgoing, too_large = self._predictions(self._plan.output, batch)
+            assert batch.values is not None, "what is delivered was scored by `encoded`"
+            outgoing, too_large = self._predictions(self._plan.output, batch, batch.values)
             if len(too_large):
                 batch = _refused_too(
                     batch, too_large, f"the prediction is larger than {self._plan.output} takes"
@@ -117,9 +131,10 @@ class TopicSink:
             letters = dead_letters(self._plan.dead_letters, batch, self._plan.pipeline, self._letter_limit)
             producer.produce_batch(letters)
 
-    def _predictions(self, topic: str, batch: MicroBatch) -> tuple[Outgoing, list[int]]:
+    def _predictions(
+        self, topic: str, batch: MicroBatch, values: pa.LargeBinaryArray
+    ) -> tuple[Outgoing, list[int]]:
         """The messages of the batch's results, and those input messages whose prediction is too large for one."""
-        values = self._encoder.encode(batch.results)
         messages = batch.records
         if len(batch.rows) != len(messages) or not np.array_equal(batch.rows, np.arange(len(messages))):
             messages = messages.take(batch.rows)
@@ -172,7 +187,9 @@ class TopicSink:
                 _log.warning("closing a producer: %s", e)
 
     def tick(self) -> Offsets:
-        """See `Sink.tick`: nothing is gathered."""
+        """See `Sink.tick`: registers the producer before the first message has to wait for it; gathers nothing."""
+        self._producer = self._producer or self._make()
+        self._producer.prepare()
         return {}
 
     def flush(self) -> Offsets:
