@@ -329,9 +329,18 @@ class ClientConformance:
         with pytest.raises(GroupFenced):
             producer.send_offsets({one: 1, other: 1}, old)
         producer.abort()
-        producer.begin()
-        producer.send_offsets({one: 2}, first.consumer.group())
-        producer.commit()
+
+        def is_taken() -> bool:
+            producer.begin()
+            try:
+                producer.send_offsets({one: 2}, first.consumer.group())
+            except GroupFenced:  # it has not heard of the last generation yet, and does in a poll
+                producer.abort()
+                return False
+            producer.commit()
+            return True
+
+        until(is_taken, first, second)
         assert first.consumer.committed([one, other]) == {one: 2}
 
     # Groups
