@@ -100,6 +100,8 @@ def standalone(deployment: Deployment) -> Iterator[Standalone]:
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__API__HOST": "127.0.0.1",
+        # Airflow's processes share SQLite, where a writer gives up after five seconds unless it is told otherwise.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{deployment.home}/airflow.db?timeout=60",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     with (deployment.root / "standalone.log").open("w") as log:
