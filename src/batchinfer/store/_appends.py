@@ -5,17 +5,13 @@ A Delta table, or one in the database that holds the results.
 
 from __future__ import annotations
 
-import random
-import time
-
 import pyarrow as pa
 
 from batchinfer.core import files
 from batchinfer.errors import StoreError, Transient
 from batchinfer.spec import is_database
+from batchinfer.store._delta_table import MOST_TURNS, opened, turns
 from batchinfer.store._runs import absolute
-
-_CONFLICTS = 30
 
 
 def append_once(path: str, rows: pa.Table, entry: str) -> None:
@@ -37,14 +33,14 @@ def append_once(path: str, rows: pa.Table, entry: str) -> None:
 
         _postgres_appends.append_once(path, rows, entry)
         return
-    from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+    from deltalake import CommitProperties, Transaction, write_deltalake
     from deltalake.exceptions import CommitFailedError, DeltaError
 
     path = absolute(path)
     app_id = f"batchinfer/{entry}"
-    for attempt in range(_CONFLICTS):
+    for _ in turns():
         try:
-            table = DeltaTable(path) if DeltaTable.is_deltatable(path) else None
+            table = opened(path)
             if table is not None and table.transaction_version(app_id) is not None:
                 return
             write_deltalake(
@@ -56,7 +52,7 @@ def append_once(path: str, rows: pa.Table, entry: str) -> None:
                 ),
             )
         except CommitFailedError:
-            time.sleep(random.uniform(0, min(1.0, 0.005 * 2**attempt)))
+            continue
         except (DeltaError, OSError) as e:
             raise StoreError(
                 f"{path}: cannot append to the Delta table: {e}",
@@ -66,7 +62,7 @@ def append_once(path: str, rows: pa.Table, entry: str) -> None:
         else:
             return
     raise Transient(
-        f"{path}: {_CONFLICTS} commits of others went first",
+        f"{path}: {MOST_TURNS} commits of others went first",
         next_step="run again: the rest is done",
         table=path,
     )
@@ -82,16 +78,16 @@ def read_appended(path: str) -> pa.Table | None:
         from batchinfer.store import _postgres_appends
 
         return _postgres_appends.read_appended(path)
-    from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
     from pyarrow import fs
 
     path = absolute(path)
     try:
-        if not DeltaTable.is_deltatable(path):
+        table = opened(path)
+        if table is None:
             return None
         filesystem, root = files.locate(path)
-        dataset = DeltaTable(path).to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, filesystem))
+        dataset = table.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(root, filesystem))
         return dataset.to_table()
     except (DeltaError, OSError) as e:
         raise StoreError(f"{path}: cannot read the Delta table: {e}", table=path) from e

@@ -35,6 +35,7 @@ from batchinfer.store._delta_log import (
     referenced_paths,
 )
 from batchinfer.store._delta_table import (
+    MOST_TURNS,
     active_files,
     app_id_of,
     check_table,
@@ -51,11 +52,9 @@ from batchinfer.store._delta_table import (
     transact,
     translated,
     tried,
+    turns,
     types_of,
-    wait_a_little,
 )
-
-_CONFLICTS = 30
 
 
 class DeltaStore:
@@ -106,13 +105,12 @@ class DeltaStore:
             Transient: others commit to the table without a pause. Nothing has changed.
         """
         _rules.check_staged(self.path, fence, parts)
-        for attempt in range(_CONFLICTS):
+        for _ in turns():
             with translated(self.path, "commit to"):
                 schema = delta_schema(_runs.schema_of(self._state, info.run_id), self._partition_by)
                 table = self._open() or self._create(schema)
                 self._check(table, schema)
                 if not self._widen(table, schema):
-                    wait_a_little(attempt)
                     continue
                 if (standing := self._standing(table, fence, info.run_id)) is not None:
                     return standing
@@ -142,9 +140,8 @@ class DeltaStore:
                     run_id=info.run_id,
                 ) from error
             # Someone else's commit went first and left our partitions alone: the fence still holds.
-            wait_a_little(attempt)
         raise Transient(
-            f"{self.path}: {_CONFLICTS} commits of others went first; nothing was changed",
+            f"{self.path}: {MOST_TURNS} commits of others went first; nothing was changed",
             next_step="run again: staged units are reused",
             table=self.path,
             run_id=info.run_id,

@@ -22,6 +22,7 @@ from batchinfer.errors import BatchinferError, StoreError, Transient
 from batchinfer.store import _rules, _runs
 from batchinfer.store._delta_log import METADATA, commits
 from batchinfer.store._delta_table import (
+    MOST_TURNS,
     STREAMED,
     active_files,
     app_id_of,
@@ -38,12 +39,11 @@ from batchinfer.store._delta_table import (
     transact,
     translated,
     tried,
-    wait_a_little,
+    turns,
 )
 from batchinfer.store._parts import PartWriter
 from batchinfer.store._streamed import Move, Replaced, in_window, refusal
 
-_CONFLICTS = 30
 _Parts = list[tuple[Partition, StagedPart]]
 
 
@@ -84,7 +84,7 @@ class DeltaStreamTable:
     def append(self, rows: pa.Table, moves: Mapping[str, Move], told: Mapping[str, Any]) -> int:
         """See `StreamTable.append`."""
         parts = self._stage(rows)
-        for attempt in range(_CONFLICTS):
+        for _ in turns():
             with translated(self.path, "commit to"):
                 table = self._opened()
                 found = self._positions(table, list(moves))
@@ -106,7 +106,6 @@ class DeltaStreamTable:
                     next_step="see the reason above, then start the stream again: it goes on from the table",
                     table=self.path,
                 ) from error
-            wait_a_little(attempt)
         raise self._too_many()
 
     def unstorable(self, rows: pa.RecordBatch) -> Mapping[int, str]:
@@ -120,7 +119,7 @@ class DeltaStreamTable:
         fresh = [part for piece in rows for part in self._stage(piece)]
         written = sum(part.rows for _, part in fresh)
         kept: dict[str, tuple[_Parts, int]] = {}
-        for attempt in range(_CONFLICTS):
+        for _ in turns():
             with translated(self.path, "repair"):
                 table = self._opened()
                 touched = list(self._touched(table, window))
@@ -148,7 +147,6 @@ class DeltaStreamTable:
                     next_step="repair again: done twice it is done once",
                     table=self.path,
                 ) from error
-            wait_a_little(attempt)
         raise self._too_many()
 
     # Positions
@@ -238,7 +236,7 @@ class DeltaStreamTable:
 
     def _too_many(self) -> BatchinferError:
         return Transient(
-            f"{self.path}: {_CONFLICTS} commits of others went first; nothing was changed",
+            f"{self.path}: {MOST_TURNS} commits of others went first; nothing was changed",
             next_step="try again",
             table=self.path,
         )

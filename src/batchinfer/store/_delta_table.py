@@ -19,6 +19,8 @@ from batchinfer.store import _rules
 
 STREAMED = "stream-"
 """What the names of parts begin with that a stream wrote."""
+MOST_TURNS = 30
+"""How often a commit is tried while those of others go first."""
 
 
 def opened(path: str) -> Any:
@@ -164,9 +166,15 @@ def tried(commit: Any) -> Exception | None:
     return None
 
 
-def wait_a_little(attempt: int) -> None:
-    """Let others go first, by chance and longer each time, so that writers who met do not meet again."""
-    time.sleep(random.uniform(0, min(1.0, 0.005 * 2**attempt)))
+def turns() -> Iterator[None]:
+    """One for each time that a commit is tried.
+
+    Between two others go first, by chance and longer each time, so that writers who met do not meet again.
+    """
+    for attempt in range(MOST_TURNS):
+        yield
+        if attempt + 1 < MOST_TURNS:
+            time.sleep(random.uniform(0, min(1.0, 0.005 * 2**attempt)))
 
 
 def is_conflict(error: Exception | None) -> bool:

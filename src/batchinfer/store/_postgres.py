@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pyarrow as pa
@@ -31,7 +31,7 @@ from batchinfer.store import _rules, _runs
 from batchinfer.store._postgres_names import TableName, listed, quoted
 from batchinfer.store._postgres_parts import PartRows
 from batchinfer.store._postgres_rows import PostgresRows, columns_of
-from batchinfer.store._postgres_session import Session, meaning, said_by, session, sqlstate, translated
+from batchinfer.store._postgres_session import Session, at_work, meaning, said_by, session, sqlstate
 from batchinfer.store._postgres_shape import TableShape, exists
 
 _PATIENCE_SECONDS = 60.0
@@ -370,10 +370,8 @@ class PostgresStore:
 
     # Sessions
 
-    @contextmanager
-    def _session(self, doing: str) -> Iterator[Session]:
-        with translated(self.path, doing), session(self._name.url, self._application) as opened:
-            yield opened
+    def _session(self, doing: str) -> AbstractContextManager[Session]:
+        return at_work(self.path, doing, self._name.url, self._application)
 
 
 def _end(opened: Session) -> None:

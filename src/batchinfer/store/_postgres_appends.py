@@ -7,7 +7,7 @@ import pyarrow as pa
 from batchinfer.core import constant_label
 from batchinfer.store._postgres_names import TableName, listed, quoted, sql_types
 from batchinfer.store._postgres_rows import PostgresRows, columns_of
-from batchinfer.store._postgres_session import session, translated
+from batchinfer.store._postgres_session import at_work, session, translated
 
 _ENTRY = "_entry"
 _APPLICATION = "batchinfer"
@@ -21,7 +21,7 @@ def append_once(path: str, rows: pa.Table, entry: str) -> None:
         path, pa.schema([*rows.schema.remove(rows.num_columns - 1), pa.field(_ENTRY, pa.string())])
     )
     columns = ", ".join(f"{quoted(column)} {kind}" for column, kind in types.items())
-    with translated(path, "append to"), session(name.url, _APPLICATION) as opened:
+    with at_work(path, "append to", name.url, _APPLICATION) as opened:
         # Of two that append one entry the second waits here, and finds it there.
         opened.rows("SELECT 1 AS one FROM pg_advisory_xact_lock(hashtextextended($1, 0))", name.sql())
         if not columns_of(opened, name):
@@ -36,7 +36,7 @@ def append_once(path: str, rows: pa.Table, entry: str) -> None:
 def read_appended(path: str) -> pa.Table | None:
     """See `batchinfer.store.read_appended`."""
     name = TableName.parse(path)
-    with translated(path, "read"), session(name.url, _APPLICATION) as opened:
+    with at_work(path, "read", name.url, _APPLICATION) as opened:
         columns = columns_of(opened, name)
     if not columns:
         return None

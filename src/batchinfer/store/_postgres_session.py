@@ -102,6 +102,13 @@ def translated(table: str, doing: str) -> Iterator[None]:
         raise meaning(table, doing, e) from e
 
 
+@contextmanager
+def at_work(table: str, doing: str, url: str, application: str) -> Iterator[Session]:
+    """A `session` for one thing that is done with a table, whose errors are `translated`."""
+    with translated(table, doing), session(url, application) as opened:
+        yield opened
+
+
 def meaning(table: str, doing: str, error: Exception) -> BatchinferError:
     """An error of ours for the driver's."""
     state, said = sqlstate(error), said_by(error)

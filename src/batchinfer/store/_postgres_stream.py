@@ -8,8 +8,8 @@ That also makes an unknown outcome harmless: whoever goes on reads the positions
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from batchinfer.core import POSITION, SOURCE
 from batchinfer.errors import BatchinferError, StoreError
 from batchinfer.store._postgres_names import TableName, listed, quoted
-from batchinfer.store._postgres_session import Session, meaning, session, translated
+from batchinfer.store._postgres_session import Session, at_work, meaning, session
 from batchinfer.store._postgres_shape import TableShape, exists
 from batchinfer.store._streamed import Move, Replaced, refusal
 
@@ -218,10 +218,8 @@ class PostgresStreamTable:
     def _application(self) -> str:
         return f"batchinfer {self._pipeline}"
 
-    @contextmanager
-    def _session(self, doing: str) -> Iterator[Session]:
-        with translated(self.path, doing), session(self._name.url, self._application) as opened:
-            yield opened
+    def _session(self, doing: str) -> AbstractContextManager[Session]:
+        return at_work(self.path, doing, self._name.url, self._application)
 
 
 def _end(opened: Session) -> None:

@@ -104,7 +104,7 @@ class TopicSink:
             for partition, offset in batch.next_offsets.items():
                 offsets[partition] = max(offset, self._done.get(partition, 0), offsets.get(partition, 0))
         try:
-            producer = self._producer = self._producer or self._make()
+            producer = self._opened()
             producer.begin()  # 5
             for batch in fresh:
                 self._produce(producer, batch)
@@ -178,6 +178,10 @@ class TopicSink:
             self._output_limit //= 2
             raise TransactionAborted(error.message, **error.fields) from error
 
+    def _opened(self) -> Producer:
+        self._producer = self._producer or self._make()
+        return self._producer
+
     def _drop(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
@@ -188,8 +192,7 @@ class TopicSink:
 
     def tick(self) -> Offsets:
         """See `Sink.tick`: registers the producer before the first message has to wait for it; gathers nothing."""
-        self._producer = self._producer or self._make()
-        self._producer.prepare()
+        self._opened().prepare()
         return {}
 
     def flush(self) -> Offsets:
