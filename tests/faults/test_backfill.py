@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import Any
@@ -18,6 +19,7 @@ from batchinfer.runs import (
     RunReport,
     _job,
     backfill,
+    open_quarantine,
     open_results,
     read_drift,
     run,
@@ -197,3 +199,44 @@ def test_a_backfill_and_the_nightly_run_of_the_same_work_are_one_commit_and_both
     assert (report.days[0].status, report.exit_code, nightly.status) == ("done", 0, "done")
     assert report.days[0].run_id == nightly.run_id and report.days[0].table_version == nightly.table_version
     assert commits(days) == [nightly.run_id] and standing(days) == {nightly.run_id}
+
+
+@pytest.mark.parametrize("moment", ["staged_schema", "_info"])
+def test_a_run_whose_twin_ends_while_it_keeps_its_refused_rows_is_done_too(
+    days: Child, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The twin commits both tables and clears what both had staged, at a moment of the first one's last steps."""
+    spec = load_spec(days.spec_file)
+    step, twins = getattr(_job, moment), []
+    results_commit = _job._commit
+
+    def committed(*arguments: Any) -> int:
+        version = results_commit(*arguments)
+        monkeypatch.setattr(_job, "_commit", results_commit)
+        monkeypatch.setattr(_job, moment, overtaken)
+        return version
+
+    def overtaken(*arguments: Any) -> Any:
+        monkeypatch.setattr(_job, moment, step)
+        twins.append(run(spec, {"ds": DAYS[0]}))
+        return step(*arguments)
+
+    monkeypatch.setattr(_job, "_commit", committed)
+    report = run(spec, {"ds": DAYS[0]})
+    assert [report.status, *(twin.status for twin in twins)] == ["done", "done"]
+    assert len(commits(days)) == 1 and len(standing(days)) == 1
+    table = open_quarantine(spec, spec.output.path)
+    assert table.dataset().count_rows() == report.rows.quarantined > 0
+
+
+def test_twins_that_start_at_random_moments_are_one_commit_and_both_done(days: Child) -> None:
+    moments = random.Random(2013)
+    spec = load_spec(days.spec_file)
+    for _ in range(MOMENTS):
+        with ThreadPoolExecutor(2) as pool:
+            one = pool.submit(run, spec, {"ds": DAYS[0]})
+            time.sleep(moments.uniform(0, 0.3))
+            other = pool.submit(run, spec, {"ds": DAYS[0]})
+            assert [one.result().status, other.result().status] == ["done", "done"]
+        assert len(commits(days)) == 1 and len(standing(days)) == 1
+        forget(days)

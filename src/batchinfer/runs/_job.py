@@ -27,7 +27,7 @@ from batchinfer.core import (
     total_seconds,
 )
 from batchinfer.engines import open_engine
-from batchinfer.errors import BatchinferError, CommitUnknown, Interrupted, UsageError
+from batchinfer.errors import BatchinferError, CommitUnknown, Interrupted, StoreError, UsageError
 from batchinfer.quality import SuiteChecks
 from batchinfer.runs._alerting import tell
 from batchinfer.runs._drift import SAMPLE, hold_drift, keep_drift, measure_drift, packed_sample
@@ -351,13 +351,17 @@ def _commit_quarantine(
         return  # found committed, and an earlier attempt came to the end of this
     if not again and quarantine.committed(plan.run_id, plan.partitions) is not None:
         return
-    if parts:
-        schema = staged_schema(quarantine.staging(plan.run_id), [part for _, part in parts])
-    else:
-        originals = begin_quarantine(quarantine, plan.run_id, plan.originals, plan.partitions)
-        schema = stored_schema(originals)
-    fence = quarantine.begin(plan.run_id, schema, plan.partitions)
-    quarantine.commit(fence, parts, _info(report))
+    try:
+        if parts:
+            schema = staged_schema(quarantine.staging(plan.run_id), [part for _, part in parts])
+        else:
+            schema = stored_schema(begin_quarantine(quarantine, plan.run_id, plan.originals, plan.partitions))
+        fence = quarantine.begin(plan.run_id, schema, plan.partitions)
+        quarantine.commit(fence, parts, _info(report))
+    except (StoreError, FileNotFoundError):
+        # The same run elsewhere may have come to its end meanwhile, and cleared what both had staged.
+        if again or quarantine.committed(plan.run_id, plan.partitions) is None:
+            raise
 
 
 def _receipts(plan: Plan, staging: Staging) -> list[UnitReport]:

@@ -104,7 +104,6 @@ class PostgresStore:
         schema = _runs.schema_of(self._state, info.run_id)
         types = self._shape.types(schema)
         area = self.staging(info.run_id).parts
-        _runs.check_present(area, parts)
         rows = PartRows(area, parts, schema, self._partition_by)
         transaction, version, ending = "", 0, False
         try:
@@ -114,6 +113,7 @@ class PostgresStore:
                 transaction = opened.value("SELECT pg_current_xact_id()::text")
                 version = self._announce(opened, info)
                 if self._move_fence(opened, fence, parts, version):
+                    _runs.check_present(area, parts)
                     self._replace(opened, fence, rows)
                     ending = True
                     _end(opened)

@@ -47,10 +47,13 @@ ODD_VALUES = (
 
 
 class StoreUnderTest(Store, StoreHistory, Protocol):
-    """What the suite asks of a store: both ports, and a way to read what readers see."""
+    """What the suite asks of a store: both ports, a way to read what readers see, and a run's end."""
 
     def dataset(self) -> Any:
         """What readers see now, as a `pyarrow.dataset.Dataset`."""
+
+    def clear(self, run_id: str) -> None:
+        """Delete what a run staged that has committed and needs it no more."""
 
 
 class Factory(Protocol):

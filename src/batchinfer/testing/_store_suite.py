@@ -149,6 +149,16 @@ class StoreConformance:
         assert table_digest(store) == before
         assert len(ours(store)) == 1
 
+    def test_a_run_whose_twin_came_to_its_end_first_is_done(self, tmp_path: Path) -> None:
+        store = self.open(tmp_path)
+        fence = store.begin("run1", SCHEMA, list(TWO_DAYS))
+        parts = stage(store, "run1", TWO_DAYS)
+        first = store.commit(store.begin("run1", SCHEMA, list(TWO_DAYS)), parts, info("run1"))
+        before = table_digest(store)
+        store.clear("run1")
+        assert store.commit(fence, parts, info("run1")) == first
+        assert table_digest(store) == before
+
     def test_a_zombie_with_a_stale_fence_is_refused_and_told_by_whom(self, tmp_path: Path) -> None:
         store = self.open(tmp_path)
         fence = store.begin("zombie", SCHEMA, list(TWO_DAYS))
