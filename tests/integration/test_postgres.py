@@ -13,7 +13,7 @@ from tests.postgres import execute, table_path
 
 from batchinfer.cli import main
 from batchinfer.errors import SpecError, StoreError
-from batchinfer.runs import explain, open_quarantine, open_results, run
+from batchinfer.runs import explain, open_quarantine, open_results, read_drift, run
 from batchinfer.spec import load_spec
 
 
@@ -71,8 +71,11 @@ def test_the_quarantine_takes_inputs_with_new_columns(spec_file: Path, pipeline:
     assert held.to_pylist() == [{"ds": "d1", "id": 0, "seat": None}, {"ds": "d2", "id": 500, "seat": "12a"}]
 
 
-def test_a_role_that_may_not_make_the_quarantine_is_told_before_any_work(
-    spec_file: Path, pipeline: Any, rows: Any, postgres_url: str
+@pytest.mark.parametrize(
+    ("missing", "tables"), [("quarantine", ("", "_commits", "_fence")), ("drift", ("",))]
+)
+def test_a_role_that_may_not_make_a_table_is_told_before_any_work(
+    spec_file: Path, pipeline: Any, rows: Any, postgres_url: str, missing: str, tables: tuple[str, ...]
 ) -> None:
     pipeline.write_input(rows(0, 100), ds="d2")
     table = load_spec(spec_file).output.path.partition("#")[2]
@@ -86,17 +89,20 @@ def test_a_role_that_may_not_make_the_quarantine_is_told_before_any_work(
         spec = load_spec(
             spec_file, **{"output.path": table_path(postgres_url, pipeline.root).replace("batch@", "looker@")}
         )
-        execute(
-            postgres_url, *(f"DROP TABLE {table}_quarantine{beside}" for beside in ("", "_commits", "_fence"))
-        )
+        execute(postgres_url, *(f"DROP TABLE {table}_{missing}{beside}" for beside in tables))
         with pytest.raises(StoreError, match="looker lacks CREATE on the schema") as refused:
             run(spec, {"ds": "d1"})
         assert "docs/postgres.md" in refused.value.next_step
-        assert f"{table.removeprefix('public.')}_quarantine" in refused.value.message
+        assert f"{table.removeprefix('public.')}_{missing}" in refused.value.message
         assert refused.value.fields["report"].rows.read == 0, "no row was scored for nothing"
         execute(postgres_url, *refused.value.fields["statements"])
         assert run(spec, {"ds": "d1"}).rows.quarantined == 1
         assert open_quarantine(spec, spec.output.path).dataset().count_rows() == 1
+        drift = read_drift(spec.output.path)
+        assert drift is not None and "d1" in "".join(drift["parameters"].to_pylist())
+        execute(postgres_url, f"REVOKE INSERT ON {table}_drift FROM looker")
+        with pytest.raises(StoreError, match=r"lacks INSERT on .*_drift"):
+            run(spec, {"ds": "d2"})
     finally:
         execute(postgres_url, "DROP OWNED BY looker", "DROP ROLE looker")
 

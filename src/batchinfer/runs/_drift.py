@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from batchinfer import source
 from batchinfer.core import HASH_SECRET, RowSample, Sensitive, UnitReport, arrays, unpack_rows
 from batchinfer.drift import (
+    HISTORY,
     DriftReport,
     MeasuredRun,
     Profile,
@@ -29,7 +30,7 @@ from batchinfer.errors import DriftGate, SpecError
 from batchinfer.model import PROFILE, REFERENCE, Scorer
 from batchinfer.runs._report import RunReport
 from batchinfer.spec import DriftSpec, PipelineSpec
-from batchinfer.store import append_once, read_appended
+from batchinfer.store import append_once, provide_appended, read_appended
 
 SAMPLE = "sample.parquet"
 """The run's artefact that holds a deterministic sample of its scored rows."""
@@ -149,6 +150,15 @@ def packed_sample(reports: Sequence[UnitReport]) -> pa.Buffer | None:
 def drift_path(output_path: str) -> str:
     """The history of drift, a Delta table beside the results."""
     return f"{output_path.rstrip('/')}_drift"
+
+
+def provide_drift(output_path: str) -> None:
+    """Called before the work whose drift is measured: where it could not be kept, this is said now.
+
+    Raises:
+        StoreError, Transient: see `provide_appended`.
+    """
+    provide_appended(drift_path(output_path), HISTORY)
 
 
 def keep_drift(output_path: str, report: RunReport) -> None:

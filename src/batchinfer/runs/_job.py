@@ -30,7 +30,14 @@ from batchinfer.engines import open_engine
 from batchinfer.errors import BatchinferError, CommitUnknown, Interrupted, StoreError, UsageError
 from batchinfer.quality import SuiteChecks
 from batchinfer.runs._alerting import tell
-from batchinfer.runs._drift import SAMPLE, hold_drift, keep_drift, measure_drift, packed_sample
+from batchinfer.runs._drift import (
+    SAMPLE,
+    hold_drift,
+    keep_drift,
+    measure_drift,
+    packed_sample,
+    provide_drift,
+)
 from batchinfer.runs._plan import Plan, make_plan
 from batchinfer.runs._quality import VALIDATION, hold_gate, judge_suite, row_quality
 from batchinfer.runs._quarantine import Original, begin_quarantine, staged_schema, stored_schema
@@ -223,6 +230,8 @@ def _work_and_commit(
     if force:
         files.delete(staging.results.receipts)
     originals = begin_quarantine(quarantine, plan.run_id, plan.originals, plan.partitions)
+    if plan.drift is not None:
+        provide_drift(plan.output_path)
     watch.lap("begin")
     reports, checks = work(staging, originals)
     watch.lap("score")

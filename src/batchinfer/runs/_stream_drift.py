@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from batchinfer.core import Tally
 from batchinfer.drift import MeasuredRun, Profile, Thresholds, history_rows, measure
 from batchinfer.errors import BatchinferError
-from batchinfer.runs._drift import DriftPlan, drift_path
+from batchinfer.runs._drift import DriftPlan, drift_path, provide_drift
 from batchinfer.runs._stream_plan import StreamPlan
 from batchinfer.store import append_once
 from batchinfer.streaming import MicroBatch
@@ -25,6 +25,9 @@ class DriftWindows:
 
     A window is measured and appended by a thread of its own when it has ended; what cannot be appended is tried again
     with the next. `close` appends what there is.
+
+    Raises:
+        StoreError, Transient: the history cannot be kept; see `provide_drift`.
     """
 
     def __init__(self, plan: StreamPlan) -> None:
@@ -33,6 +36,7 @@ class DriftWindows:
         limits = plan.spec.drift.thresholds
         self._thresholds = Thresholds(limits.psi, limits.drifted_columns)
         self._path = drift_path(plan.spec.output.path)
+        provide_drift(plan.spec.output.path)
         self._member = uuid.uuid4().hex[:8]
         self._lock = threading.Lock()
         self._plans: dict[str, tuple[str, DriftPlan]] = {}

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from batchinfer.core import Store, StoreHistory
 from batchinfer.errors import SpecError
-from batchinfer.store._appends import append_once, read_appended
+from batchinfer.store._appends import append_once, provide_appended, read_appended
 from batchinfer.store._parts import PartWriter, intact, part_name, read_receipt, verified, write_receipt
 from batchinfer.store._streamed import Move, Replaced, StreamedTable, in_window, open_stream_table
 
@@ -27,6 +27,7 @@ __all__ = [
     "open_store",
     "open_stream_table",
     "part_name",
+    "provide_appended",
     "read_appended",
     "read_receipt",
     "verified",

@@ -14,6 +14,19 @@ from batchinfer.store._delta_table import MOST_TURNS, opened, turns
 from batchinfer.store._runs import absolute
 
 
+def provide_appended(path: str, schema: pa.Schema) -> None:
+    """Called before the work whose rows will be appended. In a database, where few may make tables, it is made now.
+
+    Raises:
+        StoreError: it is not there and may not be made, or this role may not append to it.
+        Transient: the database cannot be reached.
+    """
+    if is_database(path):
+        from batchinfer.store import _postgres_appends
+
+        _postgres_appends.provide_appended(path, schema)
+
+
 def append_once(path: str, rows: pa.Table, entry: str) -> None:
     """Append `rows` under the name `entry`; nothing happens where an entry of that name is there.
 

@@ -100,18 +100,23 @@ class TableShape:
         wanted[name.fence] = ["SELECT", "INSERT", "UPDATE"]
         if self.key:
             wanted[name.table].append("UPDATE")
-        pairs = [{"t": name.sql(table), "p": right} for table, rights in wanted.items() for right in rights]
-        lacking = opened.rows(
-            "SELECT t, p FROM json_to_recordset($1::json) AS pairs(t text, p text) "
-            "WHERE NOT has_table_privilege(to_regclass(t)::oid, p)",
-            json.dumps(pairs),
+        check_rights(opened, self.path, {name.sql(table): rights for table, rights in wanted.items()})
+
+
+def check_rights(opened: Session, path: str, wanted: Mapping[str, Sequence[str]]) -> None:
+    """Refuse tables, by their names in SQL, on which this role lacks rights that it has a use for."""
+    pairs = [{"t": table, "p": right} for table, rights in wanted.items() for right in rights]
+    lacking = opened.rows(
+        "SELECT t, p FROM json_to_recordset($1::json) AS pairs(t text, p text) "
+        "WHERE NOT has_table_privilege(to_regclass(t)::oid, p)",
+        json.dumps(pairs),
+    )
+    if lacking:
+        raise StoreError(
+            f"{path}: this role lacks " + ", ".join(f"{row['p']} on {row['t']}" for row in lacking),
+            next_step="; ".join(f"GRANT {row['p']} ON {row['t']} TO ROLE" for row in lacking),
+            table=path,
         )
-        if lacking:
-            raise StoreError(
-                f"{self.path}: this role lacks " + ", ".join(f"{row['p']} on {row['t']}" for row in lacking),
-                next_step="; ".join(f"GRANT {row['p']} ON {row['t']} TO ROLE" for row in lacking),
-                table=self.path,
-            )
 
 
 def exists(opened: Session, name: TableName, table: str) -> bool:
