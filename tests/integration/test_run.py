@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import datetime, tzinfo
 from pathlib import Path
@@ -766,6 +767,19 @@ def test_one_folder_holds_one_kind_of_table(pipeline: Any, rows: Rows) -> None:
         batchinfer.run(pipeline.spec(**path, **{"output.store": first}), {"ds": "d1"})
         with pytest.raises(StoreError, match=message):
             batchinfer.run(pipeline.spec(**path, **{"output.store": other}), {"ds": "d1"})
+
+
+def test_a_parquet_table_that_was_deleted_is_told_by_the_state_that_is_left(
+    pipeline: Any, rows: Rows
+) -> None:
+    pipeline.write_input(rows(0, 10))
+    path = {"output.path": str(pipeline.root / "table")}
+    batchinfer.run(pipeline.spec(**path, **{"output.store": "parquet"}), {"ds": "d1"})
+    shutil.rmtree(pipeline.root / "table")
+    with pytest.raises(StoreError, match=r"\.table\.batchinfer") as refused:
+        batchinfer.run(pipeline.spec(**path), {"ds": "d1"})
+    shutil.rmtree(refused.value.fields["state"])
+    assert batchinfer.run(pipeline.spec(**path), {"ds": "d1"}).rows.scored == 10
 
 
 def test_records_that_are_no_folder_are_named(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:

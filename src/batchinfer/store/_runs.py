@@ -25,6 +25,23 @@ def parquet_state(path: str) -> str:
     return f"{folder}/.{name}.batchinfer"
 
 
+def refuse_parquet(path: str) -> None:
+    """Where no Delta table is yet, none may begin in or in place of a table of the Parquet store.
+
+    Raises:
+        StoreError: the Parquet store has a table at `path`, or its state of one that was deleted.
+    """
+    state = parquet_state(path)
+    if files.exists(state):
+        raise StoreError(
+            f"{path}: a table of the Parquet store, whose rows a Delta table would not show; {state} holds its state",
+            next_step="set output.store to parquet, write to another output.path, or delete that table together "
+            "with its state",
+            table=path,
+            state=state,
+        )
+
+
 def begin(state: str, run_id: str, schema: pa.Schema) -> None:
     """Mark that the run is under way. Its age protects what the run staged earlier from a sweep.
 
