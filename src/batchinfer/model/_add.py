@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchinfer.core import views
 from batchinfer.errors import InputError, ModelError, UsageError
 from batchinfer.model._bundle import GRAPH, MANIFEST, PROFILE, REFERENCE, Bundle, file_digest, write_manifest
 from batchinfer.model._certify import Candidate, certify, find_nan_columns, repeated
@@ -114,7 +115,7 @@ def _read_sample(path: Path) -> pa.RecordBatch:
     batches: list[pa.RecordBatch] = []
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_SAMPLE_ROWS):
+            for batch in map(views.free_batch, file.iter_batches(_SAMPLE_ROWS)):
                 batches.append(batch)
                 if sum(b.num_rows for b in batches) >= _SAMPLE_ROWS:
                     break

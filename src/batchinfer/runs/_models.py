@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchinfer import model
-from batchinfer.core import NOTHING_SENSITIVE, Handling, Sensitive, arrays
+from batchinfer.core import NOTHING_SENSITIVE, Handling, Sensitive, arrays, views
 from batchinfer.drift import FixedSample, ScoredRows, build_reference
 from batchinfer.errors import InputError, UsageError
 from batchinfer.model import PROFILE, REFERENCE, Bundle, Scorer
@@ -119,7 +119,7 @@ def _score(file: pq.ParquetFile, scorer: Scorer, group_column: str | None, targe
     sample, scored_rows, position = FixedSample(SAMPLE_ROWS), 0, 0
     writer: pa.ipc.RecordBatchStreamWriter | None = None
     with ThreadPoolExecutor() as threads, pa.OSFile(str(target), "wb") as sink:
-        for batch in file.iter_batches(_BATCH_ROWS):
+        for batch in map(views.free_batch, file.iter_batches(_BATCH_ROWS)):
             predictions, refused = scorer.score_rows(batch.select(scorer.columns), threads.map)
             position += batch.num_rows
             if len(refused):
