@@ -757,6 +757,11 @@ def test_parameters_are_all_needed_known_and_filled(world: World, parameters: di
         world.run(parameters)
 
 
+def test_a_parameter_that_is_no_text_is_named(world: World) -> None:
+    with pytest.raises(UsageError, match="'ds' is of the type int, expected a text"):
+        world.run({"ds": 20130108})  # type: ignore[dict-item]
+
+
 def test_one_folder_holds_one_kind_of_table(pipeline: Any, rows: Rows) -> None:
     pipeline.write_input(rows(0, 10))
     for first, other, message in (

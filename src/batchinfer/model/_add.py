@@ -72,7 +72,10 @@ def add_model(
     with tempfile.TemporaryDirectory(prefix="batchinfer-model-") as temporary:
         folder = Path(temporary)
         _lay_out(folder, Path(onnx), graph)
-        candidate, certificate = _measure(folder / GRAPH, stated, graph, rows)
+        try:
+            candidate, certificate = _measure(folder / GRAPH, stated, graph, rows)
+        except ModelError as e:
+            raise _of_file(e, folder / GRAPH, Path(onnx)) from e
         manifest = Manifest(
             name=name,
             version="0",
@@ -125,6 +128,12 @@ def _read_sample(path: Path) -> pa.RecordBatch:
     if table is None or not table.num_rows:
         raise InputError(f"{path}: the sample has no rows", path=str(path))
     return table.combine_chunks().to_batches()[0]
+
+
+def _of_file(error: ModelError, copy: Path, onnx: Path) -> ModelError:
+    """The error with the name of the file that was given, in place of the copy's that is gone by then."""
+    fields = {name: str(onnx) if value == str(copy) else value for name, value in error.fields.items()}
+    return type(error)(error.message.replace(str(copy), str(onnx)), next_step=error.next_step, **fields)
 
 
 def _lay_out(folder: Path, onnx: Path, graph: Graph) -> None:

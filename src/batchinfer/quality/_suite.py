@@ -114,7 +114,10 @@ def _expectation(path: Path, index: int, entry: Any) -> Expectation:
         allowed = ", ".join(get_args(Severity))
         raise _wrong(str(path), index, name, "severity", f"one of {allowed}, found {severity!r}")
     _check_arguments(path, index, name, kwargs)
-    meta = dict(entry.get("meta") or {})
+    meta = entry.get("meta") or {}
+    if not isinstance(meta, dict):
+        raise _wrong(str(path), index, name, "meta", f"an object, found {meta!r}")
+    meta = dict(meta)
     meta |= {key: entry[key] for key in ("notes", "description") if entry.get(key)}
     return Expectation(index, name, kwargs, cast("Severity", severity), meta, entry.get("id"))
 

@@ -198,7 +198,7 @@ def check_parameters(spec: PipelineSpec, parameters: Mapping[str, str]) -> None:
     """Hold the parameters' names and values against the spec.
 
     Raises:
-        UsageError: the spec has no such parameter, or its value is empty.
+        UsageError: the spec has no such parameter, or its value is no text, or empty.
     """
     known = {
         *parameters_of(spec.input.path),
@@ -210,6 +210,12 @@ def check_parameters(spec: PipelineSpec, parameters: Mapping[str, str]) -> None:
             raise UsageError(
                 f"the pipeline has no parameter '{name}'",
                 next_step=f"it takes {', '.join(sorted(known)) or 'none'}",
+                parameter=name,
+            )
+        if not isinstance(value, str):
+            raise UsageError(
+                f"the parameter '{name}' is of the type {type(value).__name__}, expected a text",
+                next_step="write it as the input's path has it, as {'ds': '2013-01-08'}",
                 parameter=name,
             )
         if not value:

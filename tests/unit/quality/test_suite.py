@@ -79,6 +79,7 @@ def divergence(partition: dict[str, Any], **more: Any) -> dict[str, Any]:
         ({"type": NOT_NULL, "kwargs": {"column": "temp"}, "severity": "high"}, "severity", "critical, warning, info"),
         ({"expectation_type": NOT_NULL, "kwargs": {}}, "type", "Great Expectations 0.x"),
         ({"type": NOT_NULL, "kwargs": ["temp"]}, "kwargs", "an object"),
+        ({"type": NOT_NULL, "kwargs": {"column": "temp"}, "meta": "ours"}, "meta", "an object, found 'ours'"),
         (one("expect_table_row_count_to_be_between", min_value="2020-01-01"), "min_value", "a number, found"),
         (one("expect_table_column_count_to_be_between", max_value="7"), "max_value", "a number, found '7'"),
         (one("expect_column_to_exist", column="a", column_index="1"), "column_index", "a whole number"),
