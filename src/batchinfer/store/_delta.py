@@ -80,6 +80,7 @@ class DeltaStore:
     def begin(self, run_id: str, schema: pa.Schema, partitions: Sequence[Partition]) -> Fence:
         """See `Store.begin`. Writes the run's marker, which proves that the table can be written."""
         _rules.check_partitions(self.path, self._partition_by, partitions)
+        _runs.refuse_url_parts(self.path)
         with translated(self.path, "open"):
             table = self._open()
             tokens = {p: str(token_of(table, p)) for p in partitions}

@@ -65,6 +65,7 @@ class DeltaStreamTable:
     def begin(self, schema: pa.Schema) -> None:
         """See `StreamTable.begin`."""
         self._schema = schema
+        _runs.refuse_url_parts(self.path)
         with translated(self.path, "open"):
             wanted = delta_schema(schema, self._partition_by)
             if opened(self.path) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from batchinfer.core import Partition, StagedPart, files
 from batchinfer.errors import StoreError
 
 _SCHEMA = "schema.arrow"
+_URL_PARTS = re.compile(r"[#?]|%[0-9A-Fa-f]{2}")
 
 
 def absolute(path: str) -> str:
@@ -23,6 +25,20 @@ def parquet_state(path: str) -> str:
     """Where the Parquet store keeps what it knows of the table at `path`: a hidden sibling."""
     folder, _, name = path.rstrip("/").rpartition("/")
     return f"{folder}/.{name}.batchinfer"
+
+
+def refuse_url_parts(path: str) -> None:
+    """delta-rs takes a local path for a URL where such characters stand in it: it writes to one place, reads another.
+
+    Raises:
+        StoreError: the path has such a character.
+    """
+    if "://" not in path and (found := _URL_PARTS.search(path)):
+        raise StoreError(
+            f"{path}: Delta Lake's library reads '{found[0]}' in a path as a part of a URL",
+            next_step="write to an output.path without it, or set output.store to parquet",
+            table=path,
+        )
 
 
 def refuse_parquet(path: str) -> None:

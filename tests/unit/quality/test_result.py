@@ -62,7 +62,7 @@ def result(run_id: str = "r1") -> dict[str, Any]:
 def test_an_id_that_great_expectations_would_not_read_is_left_out() -> None:
     known = "6ef03d3a-6f0c-4a6c-9a3c-0c2a8f4f5a11"
     for given, kept in ((known, {known}), ("6", set()), (6, set())):
-        stated: Any = Expectation(0, "expect_column_to_exist", {"column": "s"}, id=given)
+        stated: Any = Expectation(0, "expect_column_to_exist", {"column": "s"}, id=given)  # type: ignore[arg-type]
         found = validation_result(
             Suite("suite.json", "flights", (stated,), {}),
             [(stated, Judgement(True, {}))],
