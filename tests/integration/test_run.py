@@ -774,6 +774,15 @@ def test_one_folder_holds_one_kind_of_table(pipeline: Any, rows: Rows) -> None:
             batchinfer.run(pipeline.spec(**path, **{"output.store": other}), {"ds": "d1"})
 
 
+@pytest.mark.parametrize("up", ["..", ".", "../../x/.."])
+def test_results_are_not_written_among_the_inputs_files(world: World, rows: Rows, up: str) -> None:
+    world.write(rows(0, 10))
+    before = sorted(world.input.rglob("*"))
+    with pytest.raises(SpecError, match="the input's files lie in it"):
+        world.run(**{"output.path": str(world.input / up)})
+    assert sorted(world.input.rglob("*")) == before
+
+
 def test_a_parquet_table_that_was_deleted_is_told_by_the_state_that_is_left(
     pipeline: Any, rows: Rows
 ) -> None:
