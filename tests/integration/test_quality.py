@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import deltalake
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -160,6 +161,42 @@ def test_the_gate_says_of_each_expectation_what_is_known(
         world.run()
     assert said in caught.value.message
     assert "sensitive" not in caught.value.message
+
+
+MIXED: list[tuple[str, Mapping[str, Any]]] = [
+    ("expect_column_values_to_be_unique", {"column": "more"}),
+    ("expect_column_distinct_values_to_be_in_set", {"column": "word", "value_set": ["a", "b"]}),
+    ("expect_column_most_common_value_to_be_in_set", {"column": "word", "value_set": ["a"]}),
+    ("expect_column_max_to_be_between", {"column": "more", "max_value": 200}),
+    ("expect_column_values_to_be_of_type", {"column": "more", "type_": "float64"}),
+    ("expect_column_values_to_be_increasing", {"column": "more"}),
+]
+
+
+def mixed(world: World, rows: Rows, more: pa.Array, word: pa.Array) -> None:
+    floats, words = pa.array(np.arange(60), pa.float32()), pa.array(["a"] * 60)
+    for name, table, columns in (("a", rows(0, 60), (floats, words)), ("b", rows(60, 40), (more, word))):
+        named = table.append_column("more", columns[0]).append_column("word", columns[1])
+        world.pipeline.write_input(named, name)
+    world.suite(*MIXED)
+
+
+def test_a_column_whose_type_differs_between_files_is_judged_as_one(world: World, rows: Rows) -> None:
+    mixed(world, rows, pa.array(np.arange(60.0, 100.0)), pa.array(["b"] * 40).dictionary_encode())
+    assert world.run().quality["success"]
+    mixed(world, rows, pa.array([59.0] * 40), pa.array(["c"] * 40, pa.large_string()))
+    with pytest.raises(QualityGate, match=r"to_be_in_set\(word\): 1 unexpected values") as caught:
+        world.run()
+    failed = {
+        f["expectation"]: f.get("unexpected_count") for f in caught.value.fields["report"].quality["failed"]
+    }
+    assert failed["expect_column_values_to_be_unique(more)"] == 41
+
+
+def test_a_column_whose_types_do_not_meet_is_named(world: World, rows: Rows) -> None:
+    mixed(world, rows, pa.array([b"x"] * 40), pa.array(["a"] * 40))
+    with pytest.raises(InputError, match=r"b\.parquet: column 'more' is binary, but float in other files"):
+        world.run()
 
 
 @pytest.mark.parametrize("severity", ["warning", "info"])

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from batchinfer import source
 from batchinfer.core import Sensitive, UnitReport, WorkUnit, merge_counts
-from batchinfer.errors import QualityGate
+from batchinfer.errors import InputError, QualityGate
 from batchinfer.quality import (
     Check,
     Expectation,
@@ -58,12 +58,13 @@ class SuitePlan:
 
         Raises:
             MissingExtra: an expectation takes Great Expectations itself, and it is not installed.
-            InputError, InputChanged: see `source.read_unit`.
+            InputError, InputChanged: see `source.read_unit`; or a column's types differ and do not meet.
         """
 
         def read(columns: tuple[str, ...]) -> Iterator[tuple[pa.RecordBatch, str, int]]:
             for unit in units:
-                yield from source.read_unit(unit, columns)
+                for batch, path, first in source.read_unit(unit, columns):
+                    yield self._of_one_type(batch, path), path, first
 
         surveyed = survey(self.compiled, read)
         found = [
@@ -76,6 +77,24 @@ class SuitePlan:
         checks += [hide_verdict(check, self.sensitive) for check in found]
         checks.sort(key=lambda check: check.expectation.index)
         return SuiteChecks(checks, quarantines=quality.on_failure == "quarantine")
+
+    def _of_one_type(self, batch: pa.RecordBatch, path: str) -> pa.RecordBatch:
+        """The columns as the whole run has them: files may hold one in types of different width."""
+        kinds = [self.schema.field(name).type for name in batch.schema.names]
+        if batch.schema.types == kinds:
+            return batch
+        columns = []
+        for name, column, kind in zip(batch.schema.names, batch.columns, kinds, strict=True):
+            try:
+                columns.append(column if column.type == kind else column.cast(kind, safe=False))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
+                raise InputError(
+                    f"{path}: column '{name}' is {column.type}, but {kind} in other files",
+                    next_step="write the column with one type in all files",
+                    path=path,
+                    column=name,
+                ) from e
+        return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def read_suite(spec: PipelineSpec) -> Suite | None:

@@ -108,10 +108,17 @@ def original_fields(found: Discovered, without: Collection[str]) -> tuple[pa.Fie
 
 
 def schema_of(found: Discovered) -> pa.Schema:
-    """All columns of all files, each as the first file that has it types it; those of folders come last."""
+    """All columns of all files; those of folders come last.
+
+    Where files type a column differently it has the type that holds the values of all, or the first file's, where
+    they do not meet.
+    """
     types: dict[str, pa.DataType] = {}
     for file in _unlike(found):
-        types = {**types, **{name: kind for name, kind in column_types(file).items() if name not in types}}
+        for name, kind in column_types(file).items():
+            before = types.setdefault(name, kind)
+            if before != kind:
+                types[name] = _wider(_plain(before), _plain(kind)) or before
     folders = {name for file in found.files for name in file.hive}
     return pa.schema(sorted(types.items(), key=lambda item: item[0] in folders))
 
