@@ -149,7 +149,7 @@ def test_what_no_row_can_be_blamed_for_stops_the_run(
         ),
         (
             ("expect_column_pair_values_a_to_be_greater_than_b", {"column_A": "id", "column_B": "note"}),
-            "Great Expectations could not judge it: '>' not supported",
+            "Great Expectations could not judge it: ",
         ),
     ],
 )
