@@ -114,6 +114,8 @@ def _finding(kind: type[BaseModel], finding: Any) -> str:
     if finding["type"] in {"tuple_type", "list_type"}:
         example = f", as [{found}]" if isinstance(found, str) and not secret else ""
         return f"'{key}': takes a list{example}, found {said}"
+    if finding["type"] in {"model_type", "dict_type"}:
+        return f"'{key}': takes keys of its own, found {'nothing' if found is None else said}"
     message = finding["msg"].removeprefix("Value error, ")
     if finding["type"] == "value_error":
         return str(message)

@@ -84,6 +84,11 @@ def test_all_that_is_wrong_is_told_at_once_with_the_file() -> None:
     assert "'quality.max_quarantined': input should be less than or equal to 1, found 2" in message
 
 
+def test_a_section_that_is_no_mapping_is_told_in_the_spec_s_own_words() -> None:
+    assert "'engine': takes keys of its own, found 'local'" in refusal(engine="local")
+    assert "'quality': takes keys of its own, found nothing" in refusal(quality=None)
+
+
 @pytest.mark.parametrize(
     ("sections", "said"),
     [
