@@ -199,6 +199,15 @@ def test_a_column_whose_types_do_not_meet_is_named(world: World, rows: Rows) -> 
         world.run()
 
 
+def test_a_value_that_the_quarantine_cannot_hold_is_said_with_what_to_do(world: World, rows: Rows) -> None:
+    odd = pa.array([1] * 60, pa.timestamp("ns"))
+    world.pipeline.write_input(rows(0, 60).append_column("at", odd), "a")
+    world.suite((BETWEEN, IDS))
+    with pytest.raises(InputError, match=r"column 'at' cannot be kept as timestamp\[us\]") as caught:
+        world.run()
+    assert "so that timestamp[us] holds it" in caught.value.next_step
+
+
 @pytest.mark.parametrize("severity", ["warning", "info"])
 def test_what_is_not_critical_is_only_counted(world: World, severity: str) -> None:
     world.suite((BETWEEN, IDS), (ROW_COUNT, {"min_value": 101}), severity=severity)

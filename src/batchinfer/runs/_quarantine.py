@@ -180,6 +180,7 @@ def _original(rows: pa.RecordBatch, original: Original, path: str) -> pa.Array:
             return pa.array([None if v is None else json.dumps(v, default=str) for v in values], pa.string())
         raise InputError(
             f"{path}: column '{original.column}' cannot be kept as {field.type} in quarantine: {e}",
+            next_step=f"write the column so that {field.type} holds it, or leave it out of the file",
             path=path,
             column=original.column,
         ) from e
