@@ -64,14 +64,11 @@ class DeltaStreamTable:
     def begin(self, schema: pa.Schema) -> None:
         """See `StreamTable.begin`."""
         self._schema = schema
+        _runs.refuse_url_parts(self.path)
         with translated(self.path, "open"):
             wanted = delta_schema(schema, self._partition_by)
-            if opened(self.path) is None and files.exists(_runs.parquet_state(self.path)):
-                raise StoreError(
-                    f"{self.path}: a table of the Parquet store, whose rows a Delta table would not show",
-                    next_step="write to another output.path",
-                    table=self.path,
-                )
+            if opened(self.path) is None:
+                _runs.refuse_parquet(self.path)
             table = opened(self.path) or created(self.path, wanted, self._partition_by, self._pipeline)
             check_table(self.path, self._partition_by, table, wanted)
 
