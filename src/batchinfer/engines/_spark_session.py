@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 
 _PORTS = {"spark": 7077, "sc": 15002}
 _CONNECT_SECONDS = 10
+_REFUSALS = (
+    "Could not parse Master URL",
+    "INVALID_CONNECT_URL",
+    "CANNOT_CONFIGURE",
+    "INVALID_CONF_VALUE",
+    "IllegalArgumentException",
+    "NumberFormatException",
+    "ClassNotFoundException",
+)
+"""By these words Spark says that what it was given is wrong, and would be so again."""
 _lock = threading.Lock()
 _users: dict[int, int] = {}
 """How many engines use a session that this process made, by the session's id: the last one stops it."""
@@ -130,7 +140,7 @@ def _unreachable(where: str, reason: str) -> Transient:
 def _why(error: Exception, where: str) -> BatchinferError:
     """What kept a session from being made."""
     text = str(error)
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    first = first_line(text) or type(error).__name__
     if "JAVA_GATEWAY_EXITED" in text:
         home = os.environ.get("JAVA_HOME")
         java = shutil.which("java") if home is None else shutil.which("java", path=f"{home}/bin")
@@ -143,11 +153,23 @@ def _why(error: Exception, where: str) -> BatchinferError:
         return UsageError(f"Spark did not start: {first}", next_step=f"see its log above; java is {java}")
     if isinstance(error, ImportError) or "PACKAGE_NOT_INSTALLED" in text:
         return MissingExtra(f"Spark lacks a package: {first}", next_step="pip install 'batchinfer[spark]'")
-    if "Could not parse Master URL" in text or "INVALID_CONNECT_URL" in text or "CANNOT_CONFIGURE" in text:
+    if any(sign in text for sign in _REFUSALS):
         return SpecError(
-            f"Spark refuses engine '{where}': {first}", next_step="see docs/spark.md", found=where
+            f"Spark refuses engine '{where}': {first}",
+            next_step="look at engine.master, engine.remote and engine.conf; see docs/spark.md",
+            found=where,
         )
+    if where.startswith("local"):  # nothing is far away that could come back
+        return UsageError(f"Spark did not start: {first}", next_step="see its log above")
     return _unreachable(where, first)
+
+
+def first_line(text: str) -> str:
+    """The line of an error's text that says why, or "". Py4J puts one in front that names but the call."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("An error occurred while calling"):
+        return lines[1].removeprefix(":").strip()
+    return lines[0] if lines else ""
 
 
 def on_this_machine(session: SparkSession) -> bool:
