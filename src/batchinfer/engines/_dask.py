@@ -272,7 +272,7 @@ def _check_scheduler(address: str) -> None:
     runner = LoopRunner(asynchronous=False)
     runner.start()
     try:
-        sync(runner.loop, greet, callback_timeout=_CONNECT_SECONDS)
+        sync(runner.loop, greet, callback_timeout=_CONNECT_SECONDS + 1)  # who takes a connection may stay silent
     except TypeError as e:
         raise SpecError(
             f"engine.address: '{address}' needs more of Dask's configuration: {e}",
@@ -281,7 +281,7 @@ def _check_scheduler(address: str) -> None:
         ) from e
     except Exception as e:
         raise Transient(
-            f"the Dask scheduler at '{address}' cannot be reached: {e}",
+            f"the Dask scheduler at '{address}' cannot be reached: {e.__cause__ or e}",
             next_step="check that one runs there and that this machine may connect to it; then run again",
             address=address,
         ) from e
