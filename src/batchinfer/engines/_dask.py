@@ -272,7 +272,9 @@ def _check_scheduler(address: str) -> None:
     runner = LoopRunner(asynchronous=False)
     runner.start()
     try:
-        sync(runner.loop, greet, callback_timeout=_CONNECT_SECONDS + 1)  # who takes a connection may stay silent
+        sync(
+            runner.loop, greet, callback_timeout=_CONNECT_SECONDS + 1
+        )  # who takes a connection may stay silent
     except TypeError as e:
         raise SpecError(
             f"engine.address: '{address}' needs more of Dask's configuration: {e}",
