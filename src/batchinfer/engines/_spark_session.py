@@ -66,6 +66,8 @@ def give_session(session: SparkSession) -> None:
         _users[id(session)] -= 1
         if not _users[id(session)]:
             del _users[id(session)]
+            if is_connect(session):  # a server that is gone would be told of the end for ten minutes
+                session.client.set_retry_policies([])
             session.stop()
             _leave_connect_mode(session)
 
@@ -112,21 +114,50 @@ def _check_listening(where: str) -> None:
     """Spark itself would try for a minute, and Connect for ten, before they say that nobody is there.
 
     Raises:
-        Transient: no host of a `spark://` or `sc://` address takes connections.
+        SpecError: a port that is no number.
+        Transient: no host of a `spark://` or `sc://` address takes connections, or what does is no Connect server.
     """
     scheme, _, rest = where.partition("://")
     if scheme not in _PORTS:
-        return
+        return None
     reasons = []
     for host in rest.split(","):
         try:
             parts = urlsplit(f"//{host}")
             address = parts.hostname or "", parts.port or _PORTS[scheme]
+        except ValueError as e:
+            raise _refused(where, str(e)) from e
+        try:
             socket.create_connection(address, _CONNECT_SECONDS).close()
-            return
-        except (OSError, ValueError) as e:
+        except OSError as e:
             reasons.append(str(e))
+        else:
+            return _check_answering(where) if scheme == "sc" else None
     raise _unreachable(where, "; ".join(reasons))
+
+
+def _check_answering(remote: str) -> None:
+    """A session with a server of another kind is tried for ten minutes, and for ten more when it is given up."""
+    try:
+        import grpc
+        from pyspark.sql.connect.client import DefaultChannelBuilder
+    except ImportError:
+        return  # the session's own attempt says what is missing
+    try:
+        with DefaultChannelBuilder(remote).toChannel() as channel:
+            grpc.channel_ready_future(channel).result(_CONNECT_SECONDS)
+    except grpc.FutureTimeoutError as e:
+        raise _unreachable(remote, f"no Connect server answered within {_CONNECT_SECONDS} s") from e
+    except Exception as e:
+        raise _why(e, remote) from e
+
+
+def _refused(where: str, reason: str) -> SpecError:
+    return SpecError(
+        f"Spark refuses engine '{where}': {reason}",
+        next_step="look at engine.master, engine.remote and engine.conf; see docs/spark.md",
+        found=where,
+    )
 
 
 def _unreachable(where: str, reason: str) -> Transient:
@@ -154,11 +185,7 @@ def _why(error: Exception, where: str) -> BatchinferError:
     if isinstance(error, ImportError) or "PACKAGE_NOT_INSTALLED" in text:
         return MissingExtra(f"Spark lacks a package: {first}", next_step="pip install 'batchinfer[spark]'")
     if any(sign in text for sign in _REFUSALS):
-        return SpecError(
-            f"Spark refuses engine '{where}': {first}",
-            next_step="look at engine.master, engine.remote and engine.conf; see docs/spark.md",
-            found=where,
-        )
+        return _refused(where, first)
     if where.startswith("local"):  # nothing is far away that could come back
         return UsageError(f"Spark did not start: {first}", next_step="see its log above")
     return _unreachable(where, first)

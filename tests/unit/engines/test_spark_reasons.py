@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
+from batchinfer.engines import _spark_session, open_engine
 from batchinfer.engines._spark import _why as why_of_job
 from batchinfer.engines._spark_session import _why as why_of_session
 from batchinfer.errors import RunFailed, SpecError, Transient, UsageError
+from batchinfer.spec import EngineSpec
 
 _CALL = "An error occurred while calling None.org.apache.spark.api.java.JavaSparkContext.\n: {}\n\tat org.x\n"
 
@@ -58,3 +62,20 @@ def test_a_job_that_failed_says_what_its_task_said() -> None:
     assert found.message == (
         'Spark failed: org.apache.spark.SparkException: Job aborted: Cannot run program "/no/python"'
     )
+
+
+def test_a_server_that_is_no_connect_server_is_not_tried_for_ten_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_spark_session, "_CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        remote = f"sc://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(Transient, match=r"no Connect server answered within 0\.2 s"):
+            open_engine(EngineSpec(kind="spark", remote=remote))
+
+
+@pytest.mark.parametrize("key", ["master", "remote"])
+def test_a_port_that_is_none_is_not_transient(key: str) -> None:
+    address = {"master": "spark://host:port", "remote": "sc://host:port"}[key]
+    with pytest.raises(SpecError, match="port"):
+        open_engine(EngineSpec.model_validate({"kind": "spark", key: address}))
