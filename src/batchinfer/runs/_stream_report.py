@@ -13,7 +13,7 @@ class StreamReport:
     """What `batchinfer stream --json` prints.
 
     Attributes:
-        run_id: derived from pipeline, spec and model; it stands in each result row.
+        run_id: derived from pipeline, spec and the model that scored last; it stands in the rows of that one.
         status: done or failed.
         pipeline: the spec's name.
         model: name, version and digest of the bundle that scored last.

@@ -49,7 +49,6 @@ class TopicSink:
 
     Args:
         plan: where to write.
-        encoder: makes the predictions' values.
         producer: makes a new producer; called again where one has become unusable.
         own_id: whether nobody else can have the producers' transactional id, so that a fenced one only timed out.
         committed: the group's progress: `Consumer.committed`.
@@ -59,7 +58,6 @@ class TopicSink:
     def __init__(
         self,
         plan: TopicPlan,
-        encoder: Encoder,
         producer: Callable[[], Producer],
         *,
         own_id: bool,
@@ -67,7 +65,6 @@ class TopicSink:
         group: Callable[[], object],
     ) -> None:
         self._plan = plan
-        self._encoder = encoder
         self._make = producer
         self._own_id = own_id
         self._producer: Producer | None = None
@@ -76,17 +73,6 @@ class TopicSink:
         self._done: dict[TopicPartition, int] = {}
         self._letter_limit = plan.letter_limit_bytes
         self._output_limit = plan.output_limit_bytes
-
-    def encoded(self, score: Score) -> Score:
-        """Score, and encode the predictions in the scoring thread too: the commit thread has enough to do."""
-        if self._plan.output is None:
-            return score
-
-        def scored(records: Records, polled_at: float) -> MicroBatch:
-            batch = score(records, polled_at)
-            return replace(batch, values=self._encoder.encode(batch.results))
-
-        return scored
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Offsets:
         """See `Sink.assigned`."""
@@ -207,6 +193,16 @@ class TopicSink:
     def close(self) -> None:
         """See `Sink.close`."""
         self._drop()
+
+
+def encoded(score: Score, encoder: Encoder) -> Score:
+    """Score, and encode the predictions in the scoring thread too: the commit thread has enough to do."""
+
+    def scored(records: Records, polled_at: float) -> MicroBatch:
+        batch = score(records, polled_at)
+        return replace(batch, values=encoder.encode(batch.results))
+
+    return scored
 
 
 def _bytes(headers: list[dict[str, Any]] | None) -> int:

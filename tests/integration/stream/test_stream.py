@@ -359,17 +359,17 @@ def test_when_the_alias_moves_the_next_micro_batch_has_the_new_version(
         assert row["score"] == times * streams.score(row["id"])
 
 
-def add_second_version(registry: Any, folder: Any) -> None:
-    """`linear@2`, which scores twice as much."""
+def add_second_version(registry: Any, folder: Any, output: str = "score") -> None:
+    """`linear@2`, which scores twice as much; the next version, where there is one."""
     import numpy as np
     import pyarrow.parquet as pq
     from onnx import TensorProto, helper, numpy_helper
 
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["input", "w"], ["score"])],
+        [helper.make_node("MatMul", ["input", "w"], [output])],
         "linear",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3])],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N", 1])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", 1])],
         [numpy_helper.from_array(np.array([[2], [4], [-2]], np.float32), "w")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
