@@ -166,7 +166,7 @@ class _Batch:
         self._input.parent.mkdir()
         with pq.ParquetWriter(self._input, plan.schema) as writer:
             for records in reader.read(window):
-                decoded = plan.score.decoder.decode(records.values)
+                decoded = plan.score.decoder.decode(records.decodable)
                 codes, partitions = records.partition_codes()
                 names = pa.array([str(partition) for partition in partitions], pa.string())
                 self._sources.append(names.take(arrays.from_numpy(codes[decoded.rows])))

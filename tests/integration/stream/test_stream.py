@@ -326,6 +326,38 @@ def test_dead_letters_are_sent_again_once(kafka_broker: Broker, pipeline: Pipeli
     assert sorted(filter(None, counts)) == [b"1", b"1"]
 
 
+class _Name(str):
+    """A header's name as some clients write it."""
+
+    def encode(self, *_: Any) -> bytes:
+        return b"\xff"
+
+
+def test_headers_of_any_kind_stop_neither_stream_nor_replay(kafka_broker: Broker, pipeline: Pipeline) -> None:
+    from kafka import KafkaProducer
+
+    topics = Topics.of(kafka_broker, 1)
+    spec = with_stream(pipeline, kafka_broker, topics)
+    producer = KafkaProducer(bootstrap_servers=kafka_broker.bootstrap_servers)
+    odd = [("", b"1"), ("twice", b"1"), ("twice", b""), ("é", b"\xff")]
+    told = [odd, [(_Name("x"), b"1")], odd, [("batchinfer.replayed", b"often"), *odd]]
+    for number, headers_ in enumerate(told):
+        value = b"?" if number == 3 else message(number)
+        producer.send(topics.input, value=value, key=str(number).encode(), headers=headers_)
+    producer.flush()
+    producer.close()
+    report = stream(spec, until_end=True)
+    assert report.dead_letters == {"a header's name is not UTF-8": 1, "not JSON: Expecting value": 1}
+    predictions = committed(kafka_broker, topics.output)
+    assert {each.key(): each.headers() for each in predictions} == {b"0": odd, b"2": odd}
+    letters = committed(kafka_broker, topics.letters)
+    assert [each.value() for each in letters] == [message(1), b"?"]
+    assert [header for header in letters[1].headers() if "batchinfer." not in header[0]] == odd
+    assert replay_dead_letters(spec).sent == 2
+    again = stream(spec, until_end=True)
+    assert again.messages == {"read": 2, "predicted": 1, "dead_letters": 1}
+
+
 def test_when_the_alias_moves_the_next_micro_batch_has_the_new_version(
     kafka_broker: Broker, pipeline: Pipeline, registry: str, tmp_path: Any
 ) -> None:
