@@ -91,7 +91,7 @@ def parity(spec: PipelineSpec, low: Bound, high: Bound, *, sinks: Sequence[str] 
         sinks: `topic`, `store`; by default all of the stream's.
 
     Raises:
-        UsageError: the stream has no such sink, or has not come so far.
+        UsageError: the stream has no such sink, has not come so far, or the window is empty: nothing was compared.
         ModelError: a model that scored rows is not in the registry any more.
     """
     stream = stream_of(spec)
