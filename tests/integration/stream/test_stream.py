@@ -180,6 +180,31 @@ def test_a_stream_that_is_stopped_goes_on_where_it_was(kafka_broker: Broker, pip
     assert ids(committed(kafka_broker, topics.output)) == dict.fromkeys(range(5000), 1)
 
 
+_HANGS = """
+import sys, threading
+from batchinfer import runs
+from batchinfer.cli import _stream, main
+runs.stream = lambda *_, **__: print("up", flush=True) or threading.Event().wait()
+_stream._CLOSE_SECONDS = 0.2
+main(["stream", "run", sys.argv[1], "--set", "stream.drain_seconds=0.1"])
+"""
+
+
+def test_a_stop_that_brokers_keep_waiting_ends_all_the_same(pipeline: Pipeline) -> None:
+    file = pipeline.write_spec(stream={"input_topic": "in", "output_topic": "out"})
+    command = [sys.executable, "-c", _HANGS, str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+            process.terminate()
+            _, said = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 75, said
+    assert "not stopped within" in said
+
+
 def test_members_share_a_topic_and_hand_partitions_over(kafka_broker: Broker, pipeline: Pipeline) -> None:
     if not kafka_broker.real:
         pytest.skip("rebalances are Apache Kafka's own")
