@@ -93,9 +93,19 @@ def kafka() -> None:
 @kafka.command()
 @click.argument("pipeline", type=click.Path(), required=False)
 @click.option(
-    "--port", default=9092, show_default=True, help="Where it listens on localhost; 0 for a free port."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9092,
+    show_default=True,
+    help="Where it listens on localhost; 0 for a free port.",
 )
-@click.option("--partitions", default=2, show_default=True, help="Of each topic of the pipeline.")
+@click.option(
+    "--partitions",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Of each topic of the pipeline.",
+)
 @override_options
 def dev(pipeline: str | None, port: int, partitions: int, overrides: tuple[str, ...]) -> None:
     """Run an embedded broker, in memory, until Ctrl-C; with PIPELINE, with the topics that its stream uses."""

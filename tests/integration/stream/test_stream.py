@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -203,6 +204,24 @@ def test_a_stop_that_brokers_keep_waiting_ends_all_the_same(pipeline: Pipeline) 
             process.kill()
     assert process.returncode == 75, said
     assert "not stopped within" in said
+
+
+def test_what_is_for_trying_says_plainly_what_is_wrong(tmp_path: Any) -> None:
+    from click.testing import CliRunner
+
+    from batchinfer.cli import main
+
+    for wrong in (["--port", "99999"], ["--partitions", "0"]):
+        said = CliRunner().invoke(main, ["kafka", "dev", *wrong])
+        assert said.exit_code == 2, said.output
+        assert wrong[1] in said.output
+    program = str(Path(streams.__file__).parents[1] / "streaming" / "produce_flights.py")
+    for options, code in ((["--data", str(tmp_path / "none")], 1), (["--limit", "0"], 2)):
+        done = subprocess.run(
+            [sys.executable, program, *options], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_members_share_a_topic_and_hand_partitions_over(kafka_broker: Broker, pipeline: Pipeline) -> None:
