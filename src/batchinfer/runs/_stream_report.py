@@ -19,7 +19,7 @@ class StreamReport:
         model: name, version and digest of the bundle that scored last.
         messages: read = predicted + dead_letters, all committed.
         rows: result rows committed.
-        dead_letters: by reason.
+        dead_letters: by reason; beyond a hundred different ones together, as `other reasons`.
         expectations: dead letters by the expectation that refused them.
         models: messages by the model that scored them.
         batches: micro-batches; `commits` of them, `aborted` ones that were done again; `rebalances`.

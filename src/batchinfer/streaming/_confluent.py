@@ -115,6 +115,10 @@ class ConfluentClient:
 
     def consumer(self, group: str) -> ConfluentConsumer:
         """See `Client.consumer`."""
+        if not (group.isascii() and group.isprintable()):  # librdkafka would send no offsets for it
+            raise SpecError(
+                f"stream.group: '{group}': confluent-kafka takes ASCII characters alone", key="stream.group"
+            )
         defaults: dict[str, Any] = {
             "session.timeout.ms": 10_000,
             "partition.assignment.strategy": "cooperative-sticky",
