@@ -140,7 +140,8 @@ class _Job:
 
             def score() -> Score:
                 now = self.plan
-                return encoders.encoded(now, now.score if table is None else storable(now.score, table))
+                scored = now.score if table is None else storable(now.score, table)
+                return topics.encoded(scored, encoders.of(now))
 
             self.current = CurrentPlan(self._planner, plan, stream.refresh_seconds, follow)
             closing.callback(self.current.close)

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from batchinfer.runs._stream_plan import StreamPlan
 from batchinfer.spec import StreamSpec
-from batchinfer.streaming import Encoder, Score, encoded, open_encoder
+from batchinfer.streaming import Encoder, open_encoder
 
 
 class PredictionEncoders:
@@ -26,8 +26,6 @@ class PredictionEncoders:
         if self._stream.output_topic is not None and schema not in self._known:
             self._known[schema] = open_encoder(schema, self._stream.output_format, self._stream.output_topic)
 
-    def encoded(self, plan: StreamPlan, score: Score) -> Score:
-        """A plan's score, whose micro-batches have the values of their predictions. The plan was provided for."""
-        if self._stream.output_topic is None:
-            return score
-        return encoded(score, self._known[plan.score.path.result_schema])
+    def of(self, plan: StreamPlan) -> Encoder | None:
+        """The encoder of a plan that was provided for."""
+        return None if self._stream.output_topic is None else self._known[plan.score.path.result_schema]

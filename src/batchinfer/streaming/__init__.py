@@ -31,7 +31,7 @@ from batchinfer.streaming._records import (
 from batchinfer.streaming._score import MessageScorer
 from batchinfer.streaming._service import Flow, StreamService, Watcher
 from batchinfer.streaming._table_sink import TablePlan, TableSink, table_columns, with_partition
-from batchinfer.streaming._topic_sink import TopicPlan, TopicSink, encoded
+from batchinfer.streaming._topic_sink import TopicPlan, TopicSink
 
 __all__ = [
     "HEADERS",
@@ -67,7 +67,6 @@ __all__ = [
     "TopicPlan",
     "TopicSink",
     "Watcher",
-    "encoded",
     "header_array",
     "open_client",
     "open_decoder",

@@ -289,10 +289,12 @@ def test_predictions_too_large_for_their_topic_become_dead_letters(
     small = kafka_broker.topic("out", 1, max_message_bytes="20000")
     topics = Topics(kafka_broker.topic("in", 1), small, kafka_broker.topic("dead", 1))
     produce(kafka_broker, topics.input, [message(0), _bad(note="z" * 50_000), message(2)])
-    stream(with_stream(pipeline, kafka_broker, topics), until_end=True)
+    report = stream(with_stream(pipeline, kafka_broker, topics), until_end=True)
     assert set(ids(committed(kafka_broker, topics.output))) == {0, 2}
     [letter] = committed(kafka_broker, topics.letters)
     assert b"larger than" in headers(letter)["batchinfer.reason"]
+    assert (report.messages, report.rows) == ({"read": 3, "predicted": 2, "dead_letters": 1}, 2)
+    assert report.dead_letters == {headers(letter)["batchinfer.reason"].decode(): 1}
 
 
 def test_rows_that_fail_a_check_name_the_expectation(kafka_broker: Broker, pipeline: Pipeline) -> None:
