@@ -306,6 +306,10 @@ def test_parity_agrees_and_finds_a_planted_difference(
     assert CliRunner().invoke(main, [*command, "--from", "begin", "--to", "end"]).exit_code == 0
     with pytest.raises(UsageError, match="has come to"):
         parity(spec, "begin", {0: 10_000})
+    with pytest.raises(UsageError, match="ends before it"):
+        parity(spec, {0: 1, 1: 1}, {0: 2})
+    with pytest.raises(UsageError, match="no offset"):
+        parity(spec, 2_000_000, "end")
 
 
 def spoil(spec: PipelineSpec, output: Any) -> None:
