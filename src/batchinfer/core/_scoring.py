@@ -176,6 +176,9 @@ def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _place(lineage: Lineage) -> str:
+    """Where rows lie, for messages. Of a stream's rows nothing that differs by row: their reasons are counted."""
+    if lineage.sources is not None:
+        return "a message"
     positions = lineage.positions
     return f"{lineage.source}, rows {positions[0]} to {positions[-1]}"
 

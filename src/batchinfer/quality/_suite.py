@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from batchinfer.errors import MissingExtra, SpecError
+from batchinfer.errors import SpecError, needs
 from batchinfer.quality._catalog import CATALOG, COMMON
 from batchinfer.quality._expectation import Expectation, Severity
 from batchinfer.quality._values import Unfit, parse_bound
@@ -78,13 +78,8 @@ def _json_suite(path: Path) -> Any:
 def _python_suite(path: Path) -> Any:
     if not path.is_file():
         raise SpecError(f"{path}: the suite cannot be read: no such file", path=str(path))
-    try:
+    with needs("quality", f"{path}: a suite in Python", or_else="or save the suite as JSON"):
         from great_expectations import ExpectationSuite
-    except ImportError as e:
-        raise MissingExtra(
-            f"{path}: a suite in Python needs Great Expectations",
-            next_step="pip install 'batchinfer[quality]', or save the suite as JSON",
-        ) from e
     try:
         names = runpy.run_path(str(path))
         suites = [value for value in names.values() if isinstance(value, ExpectationSuite)]
