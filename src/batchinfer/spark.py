@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchinfer.core import Lineage, Refusals, ScoringPath, arrays
-from batchinfer.errors import DigestMismatch, InputError, MissingExtra
+from batchinfer.errors import DigestMismatch, InputError, needs
 from batchinfer.model import Registry, Scorer, read_bundle
 
 if TYPE_CHECKING:
@@ -49,13 +49,9 @@ def score(
         ModelError: no such model.
         InputError: a column that the model reads is missing, or one of the results' is there already.
     """
-    try:
+    with needs("spark", "batchinfer.spark"):
         from pyspark.sql.pandas.types import from_arrow_schema
         from pyspark.sql.types import StringType, StructField, StructType
-    except ImportError as e:
-        raise MissingExtra(
-            f"batchinfer.spark needs pyspark: {e}", next_step="pip install 'batchinfer[spark]'"
-        ) from e
     scorer = Scorer.of(Registry(registry).resolve(model))
     added = list(from_arrow_schema(_plain(scorer.output_schema)))
     if on_refused == "null":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -86,4 +87,28 @@ def test_a_dask_scheduler_that_is_not_there_is_transient(plan: Plan, monkeypatch
     monkeypatch.setattr(_dask, "_CONNECT_SECONDS", 1)
     spec = plan.spec.model_copy(update={"engine": EngineSpec(kind="dask", address="tcp://127.0.0.1:1")})
     with pytest.raises(Transient, match=r"tcp://127.0.0.1:1.* cannot be reached"):
+        run(spec, {"ds": "d1"})
+
+
+def test_a_server_that_is_no_dask_scheduler_is_not_waited_for_without_end(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_dask, "_CONNECT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        spec = plan.spec.model_copy(update={"engine": EngineSpec(kind="dask", address=address)})
+        with pytest.raises(Transient, match=r"127.0.0.1:\d+' cannot be reached: .*after 1.1 s"):
+            run(spec, {"ds": "d1"})
+
+
+@pytest.mark.parametrize("address", ["nonsense", "http://scheduler:8786", "tcp://h:x", "tls://127.0.0.1:1"])
+def test_an_address_that_dask_cannot_use_is_refused_and_leaves_nothing_behind(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    def half_made(*_: object, **__: object) -> None:
+        raise AssertionError("a client was made, which waits and prints when it is thrown away")
+
+    monkeypatch.setattr(_dask, "Client", half_made)
+    spec = plan.spec.model_copy(update={"engine": EngineSpec(kind="dask", address=address)})
+    with pytest.raises(SpecError, match=r"engine\.address: "):
         run(spec, {"ds": "d1"})

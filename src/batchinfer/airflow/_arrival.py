@@ -26,13 +26,9 @@ def arrived(path: str, marker: str | None) -> bool:
         OSError: it cannot be looked at just now.
     """
     from batchinfer.core import files
+    from batchinfer.source import has_parquet
 
-    if marker is not None:
-        return files.exists(files.join(path, marker))
-    if path.endswith(".parquet"):
-        return files.exists(path)
-    names = (info.base_name for info in files.list_files(path, recursive=True))
-    return any(name.endswith(".parquet") and name[0] not in "._" for name in names)
+    return has_parquet(path) if marker is None else files.exists(files.join(path, marker))
 
 
 class InputTrigger(BaseTrigger):  # type: ignore[misc]

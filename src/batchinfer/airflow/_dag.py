@@ -7,18 +7,20 @@ input_arrived ─► plan ─► score ─┬─► verdict ─► publish      
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowTimetableInvalid
 
 from batchinfer.airflow._after import DriftAlarm, DriftReport, Publish, Verdict
 from batchinfer.airflow._arrival import InputSensor
 from batchinfer.airflow._assets import drift_asset, results_asset
-from batchinfer.airflow._operator import CommandOperator, PlanOperator, RunOperator
+from batchinfer.airflow._operator import Broken, PlanOperator, RunOperator
 from batchinfer.errors import SpecError
 from batchinfer.spec import PipelineSpec, ScheduleSpec, load_spec, read_yaml
 
@@ -26,8 +28,8 @@ from batchinfer.spec import PipelineSpec, ScheduleSpec, load_spec, read_yaml
 def pipeline_dags(folder: str | Path) -> list[DAG]:
     """A DAG for each pipeline in `folder/pipelines` whose spec has a `schedule:`, by the name of its folder.
 
-    A spec that cannot be read gets a DAG of its own name that fails each day and says why: an error here would take
-    away the DAGs of all others.
+    A spec that cannot be read, or that Airflow makes no DAG of, gets a DAG of its own name that fails each day and
+    says why: an error here would take away the DAGs of all others.
     """
     root = Path(folder).resolve()
     dags = []
@@ -37,7 +39,7 @@ def pipeline_dags(folder: str | Path) -> list[DAG]:
             if "schedule" in read_yaml(file.read_text(encoding="utf-8"), name=file):
                 dags.append(pipeline_dag(pipeline, root))
         except (SpecError, OSError, ValueError) as e:
-            dags.append(_broken(pipeline, root, str(e)))
+            dags.append(_broken(pipeline, str(e)))
     return dags
 
 
@@ -49,7 +51,8 @@ def pipeline_dag(pipeline: str, folder: str | Path) -> DAG:
         folder: the working directory of all its tasks; the spec's relative paths are below it.
 
     Raises:
-        SpecError: the spec cannot be read, or has no `schedule:`.
+        SpecError: the spec cannot be read, has no `schedule:`, or a cron that is none.
+        ValueError: Airflow refuses the folder's name, or a tag.
     """
     root = str(Path(folder).resolve())
     spec = load_spec(Path(root, pipeline))
@@ -102,9 +105,14 @@ def _dag(spec: PipelineSpec, pipeline: str, schedule: ScheduleSpec) -> DAG:
             raise AirflowFailException(f"this run is of no interval: state {name} in its configuration")
         return start.astimezone(zone).strftime(schedule.parameters[name])
 
+    timetable = CronDataIntervalTimetable(schedule.cron, timezone=schedule.timezone)
+    try:
+        timetable.validate()  # before there is a DAG: Airflow keeps each one whose block was entered
+    except AirflowTimetableInvalid as e:
+        raise SpecError(f"{pipeline}: schedule.cron: {e}", next_step="see docs/airflow.md") from e
     return DAG(
         dag_id=Path(pipeline).name,
-        schedule=CronDataIntervalTimetable(schedule.cron, timezone=schedule.timezone),
+        schedule=timetable,
         start_date=datetime.combine(schedule.start_date, datetime.min.time(), zone),
         end_date=None
         if schedule.end_date is None
@@ -141,14 +149,18 @@ def _score(pipeline: str, spec: PipelineSpec, given: list[str], root: str) -> An
     )
 
 
-def _broken(pipeline: str, root: Path, why: str) -> DAG:
+def _broken(pipeline: str, why: str) -> DAG:
+    name = Path(pipeline).name
+    dag_id = re.sub(r"[^\w.-]", "_", name)[:200]
+    if dag_id != name:  # which may be another folder's name
+        dag_id += f"-{sha256(name.encode()).hexdigest()[:8]}"
     with DAG(
-        dag_id=Path(pipeline).name,
+        dag_id=dag_id,
         schedule="@daily",
         start_date=datetime(2026, 1, 1, tzinfo=ZoneInfo("UTC")),
         catchup=False,
         tags={"batchinfer", "broken spec"},
-        doc_md=f"The spec cannot be read:\n\n```\n{why}\n```",
+        doc_md=f"No DAG can be made of `{pipeline}`:\n\n```\n{why}\n```",
     ) as dag:
-        CommandOperator(task_id="check", arguments=["check", pipeline], folder=str(root), retries=0)
+        Broken(task_id="check", why=f"{pipeline}: {why}", retries=0)
     return dag

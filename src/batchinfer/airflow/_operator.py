@@ -101,3 +101,23 @@ class RunOperator(CommandOperator):
     def hand_on(self, printed: dict[str, Any], code: int) -> dict[str, Any]:
         """The report's digest, which also says whether the drift gate has closed."""
         return digest_of(printed, gate=code == DRIFT_GATE)
+
+
+class Broken(BaseOperator):  # type: ignore[misc]
+    """Stands for a pipeline of which no DAG can be made.
+
+    Args:
+        why: what the task fails with, each time.
+    """
+
+    def __init__(self, *, why: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.why = why
+
+    def execute(self, context: Any) -> None:
+        """Fail.
+
+        Raises:
+            AirflowFailException: always.
+        """
+        raise AirflowFailException(self.why)

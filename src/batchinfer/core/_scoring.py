@@ -78,7 +78,8 @@ class ScoringPath:
         A row's result does not depend on its neighbours, as far as the model's certificate goes.
 
         Raises:
-            TransformError: the transform raised, changed the number of rows or its schema.
+            TransformError: the transform raised, changed the number of rows or its schema, or does not return what
+                the model takes.
             InputError: a column is missing, or a kept value cannot be stored; names it.
             ModelError: the model cannot score at all.
         """
@@ -97,7 +98,12 @@ class ScoringPath:
         features = batch
         if self._transform is not None and batch.num_rows:
             features = self._transform(batch, _place(lineage), quotes=not self._sensitive)
-        predictions, refused = self._predict(features, blocks)
+        try:
+            predictions, refused = self._predict(features, blocks)
+        except InputError as e:
+            if self._transform is None:
+                raise
+            raise self._transform.misfit(e, _place(lineage)) from e
         if refused:
             good = arrays.from_numpy(refused.others(batch))
             kept = [column.take(good) for column in kept]

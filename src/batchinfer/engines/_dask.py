@@ -18,15 +18,23 @@ from urllib.parse import urlsplit
 
 from batchinfer.core import UnitReport, Work, WorkUnit
 from batchinfer.engines._attempts import Attempts, attempt, outcome_of
-from batchinfer.errors import BatchinferError, MissingExtra, RunFailed, SpecError, Transient, WorkerLost
+from batchinfer.errors import (
+    BatchinferError,
+    MissingExtra,
+    RunFailed,
+    SpecError,
+    Transient,
+    WorkerLost,
+    needs,
+)
 
-try:
+with needs("dask", "the Dask engine"):
     from distributed import Client, LocalCluster, WorkerPlugin, as_completed, get_worker
+    from distributed.comm import connect, normalize_address, parse_address, parse_host_port
+    from distributed.comm.registry import get_backend
     from distributed.scheduler import KilledWorker
-except ImportError as missing:
-    raise MissingExtra(
-        f"the Dask engine needs distributed: {missing}", next_step="pip install 'batchinfer[dask]'"
-    ) from missing
+    from distributed.security import Security
+    from distributed.utils import LoopRunner, sync
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -67,7 +75,9 @@ class DaskEngine:
     def open(cls, options: EngineSpec) -> Self:
         """The engine as a spec states it; see `open_engine`."""
         cluster = None
-        if options.address is None:
+        if options.address is not None:
+            _check_scheduler(options.address)
+        else:
             workers, threads, resources = options.n_workers, options.threads_per_worker, {}
             if options.gpus_per_task is not None:
                 gpus = _own_gpus(options)
@@ -87,11 +97,6 @@ class DaskEngine:
                 f"the Dask scheduler at '{options.address}' cannot be reached: {e}",
                 next_step="check that it runs and that this machine may connect to it; then run again",
                 address=options.address,
-            ) from e
-        except ValueError as e:
-            raise SpecError(
-                f"engine.address: '{options.address}' is no address of a Dask scheduler: {e}",
-                next_step="write it as tcp://HOST:8786",
             ) from e
         return cls(client, options.gpus_per_task, cluster)
 
@@ -242,6 +247,52 @@ def _why(error: BaseException) -> BatchinferError:
             next_step="check the scheduler, and run again: units done so far are reused",
         )
     return RunFailed(f"Dask failed: {type(error).__name__}: {error}", next_step="see the workers' logs")
+
+
+def _check_scheduler(address: str) -> None:
+    """See that a Dask scheduler answers. A client that finds none is half made: thrown away, it waits and prints.
+
+    Raises:
+        SpecError: it is no address that Dask can connect to, or Dask's configuration for it lacks something.
+        Transient: nobody is there, or somebody else.
+    """
+    try:
+        whole = normalize_address(address)
+        get_backend(parse_address(whole)[0])
+        if whole.startswith("inproc://"):
+            return  # of this very process
+        parse_host_port(parse_address(whole)[1])
+    except ValueError as e:
+        raise SpecError(
+            f"engine.address: '{address}' is no address of a Dask scheduler: {e}",
+            next_step="write it as tcp://HOST:8786",
+            address=address,
+        ) from e
+
+    async def greet() -> None:
+        there = await connect(whole, timeout=_CONNECT_SECONDS, **Security().get_connection_args("client"))
+        await there.close()
+
+    runner = LoopRunner(asynchronous=False)
+    runner.start()
+    try:
+        sync(
+            runner.loop, greet, callback_timeout=_CONNECT_SECONDS + 1
+        )  # who takes a connection may stay silent
+    except TypeError as e:
+        raise SpecError(
+            f"engine.address: '{address}' needs more of Dask's configuration: {e}",
+            next_step="state distributed.comm.tls, as Dask's own documentation says",
+            address=address,
+        ) from e
+    except Exception as e:
+        raise Transient(
+            f"the Dask scheduler at '{address}' cannot be reached: {e.__cause__ or e}",
+            next_step="check that one runs there and that this machine may connect to it; then run again",
+            address=address,
+        ) from e
+    finally:
+        runner.stop()
 
 
 def _all_here(client: Client) -> bool:

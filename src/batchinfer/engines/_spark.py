@@ -21,6 +21,7 @@ import pyarrow as pa
 from batchinfer.core import UnitReport, Work, WorkUnit, first_done
 from batchinfer.engines._attempts import Attempts, attempt, outcome_of
 from batchinfer.engines._spark_session import (
+    first_line,
     give_session,
     is_connect,
     master_of,
@@ -242,6 +243,5 @@ def _why(error: Exception) -> BatchinferError:
 
 
 def _line(text: str, sign: str = "") -> str:
-    return next(
-        (line.strip() for line in text.splitlines() if line.strip() and sign in line), "no reason given"
-    )
+    signed = [line.strip() for line in text.splitlines() if sign in line] if sign else [first_line(text)]
+    return next(filter(None, signed), "no reason given")

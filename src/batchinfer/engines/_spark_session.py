@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from batchinfer.errors import BatchinferError, MissingExtra, SpecError, Transient, UsageError
+from batchinfer.errors import BatchinferError, MissingExtra, SpecError, Transient, UsageError, needs
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 
 _PORTS = {"spark": 7077, "sc": 15002}
 _CONNECT_SECONDS = 10
+_REFUSALS = (
+    "Could not parse Master URL",
+    "INVALID_CONNECT_URL",
+    "CANNOT_CONFIGURE",
+    "INVALID_CONF_VALUE",
+    "IllegalArgumentException",
+    "NumberFormatException",
+    "ClassNotFoundException",
+)
+"""By these words Spark says that what it was given is wrong, and would be so again."""
 _lock = threading.Lock()
 _users: dict[int, int] = {}
 """How many engines use a session that this process made, by the session's id: the last one stops it."""
@@ -32,12 +42,8 @@ def take_session(options: EngineSpec) -> SparkSession:
         Transient: the cluster cannot be reached.
         SpecError: Spark refuses the configuration.
     """
-    try:
+    with needs("spark", "the Spark engine"):
         from pyspark.sql import SparkSession
-    except ImportError as e:
-        raise MissingExtra(
-            f"the Spark engine needs pyspark: {e}", next_step="pip install 'batchinfer[spark]'"
-        ) from e
     with _lock:
         session = _active(SparkSession)
         if session is None:
@@ -56,6 +62,8 @@ def give_session(session: SparkSession) -> None:
         _users[id(session)] -= 1
         if not _users[id(session)]:
             del _users[id(session)]
+            if is_connect(session):  # a server that is gone would be told of the end for ten minutes
+                session.client.set_retry_policies([])
             session.stop()
             _leave_connect_mode(session)
 
@@ -102,21 +110,50 @@ def _check_listening(where: str) -> None:
     """Spark itself would try for a minute, and Connect for ten, before they say that nobody is there.
 
     Raises:
-        Transient: no host of a `spark://` or `sc://` address takes connections.
+        SpecError: a port that is no number.
+        Transient: no host of a `spark://` or `sc://` address takes connections, or what does is no Connect server.
     """
     scheme, _, rest = where.partition("://")
     if scheme not in _PORTS:
-        return
+        return None
     reasons = []
     for host in rest.split(","):
         try:
             parts = urlsplit(f"//{host}")
             address = parts.hostname or "", parts.port or _PORTS[scheme]
+        except ValueError as e:
+            raise _refused(where, str(e)) from e
+        try:
             socket.create_connection(address, _CONNECT_SECONDS).close()
-            return
-        except (OSError, ValueError) as e:
+        except OSError as e:
             reasons.append(str(e))
+        else:
+            return _check_answering(where) if scheme == "sc" else None
     raise _unreachable(where, "; ".join(reasons))
+
+
+def _check_answering(remote: str) -> None:
+    """A session with a server of another kind is tried for ten minutes, and for ten more when it is given up."""
+    try:
+        import grpc
+        from pyspark.sql.connect.client import DefaultChannelBuilder
+    except ImportError:
+        return  # the session's own attempt says what is missing
+    try:
+        with DefaultChannelBuilder(remote).toChannel() as channel:
+            grpc.channel_ready_future(channel).result(_CONNECT_SECONDS)
+    except grpc.FutureTimeoutError as e:
+        raise _unreachable(remote, f"no Connect server answered within {_CONNECT_SECONDS} s") from e
+    except Exception as e:
+        raise _why(e, remote) from e
+
+
+def _refused(where: str, reason: str) -> SpecError:
+    return SpecError(
+        f"Spark refuses engine '{where}': {reason}",
+        next_step="look at engine.master, engine.remote and engine.conf; see docs/spark.md",
+        found=where,
+    )
 
 
 def _unreachable(where: str, reason: str) -> Transient:
@@ -130,7 +167,7 @@ def _unreachable(where: str, reason: str) -> Transient:
 def _why(error: Exception, where: str) -> BatchinferError:
     """What kept a session from being made."""
     text = str(error)
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    first = first_line(text) or type(error).__name__
     if "JAVA_GATEWAY_EXITED" in text:
         home = os.environ.get("JAVA_HOME")
         java = shutil.which("java") if home is None else shutil.which("java", path=f"{home}/bin")
@@ -143,11 +180,19 @@ def _why(error: Exception, where: str) -> BatchinferError:
         return UsageError(f"Spark did not start: {first}", next_step=f"see its log above; java is {java}")
     if isinstance(error, ImportError) or "PACKAGE_NOT_INSTALLED" in text:
         return MissingExtra(f"Spark lacks a package: {first}", next_step="pip install 'batchinfer[spark]'")
-    if "Could not parse Master URL" in text or "INVALID_CONNECT_URL" in text or "CANNOT_CONFIGURE" in text:
-        return SpecError(
-            f"Spark refuses engine '{where}': {first}", next_step="see docs/spark.md", found=where
-        )
+    if any(sign in text for sign in _REFUSALS):
+        return _refused(where, first)
+    if where.startswith("local"):  # nothing is far away that could come back
+        return UsageError(f"Spark did not start: {first}", next_step="see its log above")
     return _unreachable(where, first)
+
+
+def first_line(text: str) -> str:
+    """The line of an error's text that says why, or "". Py4J puts one in front that names but the call."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("An error occurred while calling"):
+        return lines[1].removeprefix(":").strip()
+    return lines[0] if lines else ""
 
 
 def on_this_machine(session: SparkSession) -> bool:

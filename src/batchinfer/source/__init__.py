@@ -1,7 +1,7 @@
 """Parquet inputs: finding files, checking their columns, cutting units, reading them."""
 
 from batchinfer.source._ahead import read_ahead
-from batchinfer.source._files import Discovered, discover
+from batchinfer.source._files import Discovered, discover, has_parquet
 from batchinfer.source._footer import SourceFile
 from batchinfer.source._plan import plan_units
 from batchinfer.source._read import read_rows, read_unit, unit_of_row
@@ -12,6 +12,7 @@ __all__ = [
     "SourceFile",
     "check_columns",
     "discover",
+    "has_parquet",
     "kept_fields",
     "original_fields",
     "plan_units",

@@ -73,6 +73,23 @@ def discover(path: str) -> Discovered:
     return Discovered(path, read_footers(filesystem, [(_name(path, inner, i.path), i) for i in parquet]))
 
 
+def has_parquet(path: str) -> bool:
+    """Whether `discover` would find a file at a path; none is opened, and nothing is said of what is wrong there.
+
+    Raises:
+        UsageError: no such kind of location.
+        OSError: it cannot be looked at just now.
+    """
+    filesystem, inner = files.locate(path)
+    if filesystem.get_file_info(inner).is_file:
+        return True
+    folder = PurePosixPath(inner)
+    return any(
+        _is_parquet(info.base_name) and not _is_hidden(PurePosixPath(info.path).relative_to(folder))
+        for info in files.list_files(path, recursive=True)
+    )
+
+
 def changed(file: InputFile) -> str | None:
     """How a file differs from what the plan saw, or None.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchinfer.errors import BatchinferError, MissingExtra, StoreError, Transient
+from batchinfer.errors import BatchinferError, StoreError, Transient, needs
 
 _SETTINGS = {
     "client_encoding": "UTF8",
@@ -24,6 +24,16 @@ _SETTINGS = {
 _TRY_AGAIN = ("08", "40", "53300", "55P03", "57P")
 """SQLSTATE classes: connection lost, deadlock, no connection or lock to be had, the server goes down."""
 _NO_ANSWER_YET = ("starting up", "shutting down", "too many", "recovery mode", "connection slots")
+_WRONG_WORDS = (
+    "FATAL",
+    "invalid ",
+    "no password supplied",
+    "does not support SSL",
+    "certificate",
+    "definition of service",
+    "end of string reached",
+)
+"""By these words the server refuses a connection, or libpq the address: the same would be refused again."""
 NO_SUCH_TEXT = "22021"
 """SQLSTATE of text with a NUL character, or that is not UTF-8."""
 
@@ -155,17 +165,12 @@ def _passes(state: str, said: str, error: Exception) -> bool:
         return state.startswith(_TRY_AGAIN)
     if not isinstance(error, _driver().OperationalError):
         return False
-    # libpq gives no code where there is no connection. FATAL there is the server's own word: it answered, and refused.
-    refused = "Failed to connect" in str(error) and "FATAL" in said
+    # libpq gives no code where there is no connection.
+    refused = "Failed to connect" in str(error) and any(word in said for word in _WRONG_WORDS)
     return not refused or any(word in said for word in _NO_ANSWER_YET)
 
 
 def _driver() -> Any:
-    try:
+    with needs("postgres", "the postgres store"):
         from adbc_driver_postgresql import dbapi
-    except ImportError as e:
-        raise MissingExtra(
-            "the postgres store needs the package adbc-driver-postgresql",
-            next_step="pip install 'batchinfer[postgres]'",
-        ) from e
     return dbapi

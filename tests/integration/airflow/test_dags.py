@@ -30,7 +30,9 @@ def outcomes(deployment: Deployment) -> Outcomes:
     (deployment.folder("broken") / "pipeline.yaml").write_text("name: broken\nschedule: {crn: '@daily'}\n")
     runs |= {f"day {day}": of(day, "days") for day in DAYS}
     runs |= {"day again": {"dag": "days", "conf": {"ds": DAY}}, "no day": {"dag": "finished"}}
-    runs |= {"broken": {"dag": "broken"}}
+    deployment.write_spec("no time", {"cron": "99 * * * *"})
+    deployment.write_spec("no_time", {"cron": "99 * * * *"})
+    runs |= {"broken": {"dag": "broken"}, "no time": {"dag": "no_time"}}
     return deployment.test(runs, PLANTED=SECRET)
 
 
@@ -267,3 +269,8 @@ def test_nothing_that_airflow_keeps_holds_a_secret(outcomes: Outcomes, deploymen
     kept = [path for path in deployment.home.rglob("*") if path.is_file()]
     assert any(b"input/plain" in path.read_bytes() for path in kept if path.name.startswith("airflow.db"))
     assert not [path for path in kept if SECRET.encode() in path.read_bytes()]
+
+
+def test_a_folder_and_a_cron_that_airflow_refuses_take_no_other_dag_away(outcomes: Outcomes) -> None:
+    assert outcomes["no time"]["tasks"] == {"check": ["failed", 1]}
+    assert "schedule.cron: [99 * * * *]" in outcomes["no time"]["log"]

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchinfer.errors import InputError
-from batchinfer.source import discover
+from batchinfer.errors import InputError, NoInput
+from batchinfer.source import discover, has_parquet
 
 
 def write(path: Path, rows: int = 3, **options: object) -> Path:
@@ -32,6 +32,22 @@ def test_a_folder_is_searched_to_its_depth_and_files_are_sorted_by_path(tmp_path
 def test_a_single_file_is_taken_whatever_its_name(tmp_path: Path) -> None:
     for name in ("one.parquet", "_hidden", "data.bin"):
         assert paths(write(tmp_path / name)) == [str(tmp_path / name)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.parquet", "a.parq", "A.PARQUET", "x/a.parquet", "_temporary/0/a.parquet", "x/.a.parquet", "a.csv"],
+)
+def test_parquet_is_said_to_be_there_exactly_when_a_run_would_read_it(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "ds=2013-01-08"
+    assert not has_parquet(str(folder))
+    write(folder / name)
+    try:
+        read = bool(paths(folder))
+    except NoInput:
+        read = False
+    assert has_parquet(str(folder)) is read
+    assert has_parquet(str(folder / name))  # a file that is named itself is read whatever its name
 
 
 def test_hidden_names_are_skipped_at_any_level_below_the_root_but_not_at_it(tmp_path: Path) -> None:

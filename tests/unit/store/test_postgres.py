@@ -196,6 +196,15 @@ def test_a_server_that_is_not_there_is_transient(monkeypatch: pytest.MonkeyPatch
     assert "hunter2" not in str(caught.value) + repr(caught.value.fields)
 
 
+@pytest.mark.parametrize(
+    "option", ["nonsense=1", "sslmode=require", "sslmode=bogus", "connect_timeout=x", "service=none"]
+)
+def test_an_address_that_can_never_serve_is_not_tried_again(path: str, option: str) -> None:
+    url, _, name = path.partition("#")
+    with pytest.raises(StoreError, match="Failed to connect"):
+        opened(f"{url}?{option}#{name}").begin("run1", SCHEMA, [day("d1")])
+
+
 @pytest.mark.parametrize(("user", "database"), [("nobody_knows", "postgres"), ("batch", "nowhere")])
 def test_a_server_that_refuses_is_not(path: str, user: str, database: str) -> None:
     there = urlsplit(path)
