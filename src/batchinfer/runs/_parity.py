@@ -91,7 +91,8 @@ def parity(spec: PipelineSpec, low: Bound, high: Bound, *, sinks: Sequence[str] 
         sinks: `topic`, `store`; by default all of the stream's.
 
     Raises:
-        UsageError: the stream has no such sink, has not come so far, or the window is empty: nothing was compared.
+        UsageError: the stream has no such sink, has not come so far, or the window is empty: nothing was compared. Or
+            models in it have not the same columns.
         ModelError: a model that scored rows is not in the registry any more.
     """
     stream = stream_of(spec)
@@ -143,12 +144,27 @@ def _from_topic(plan: StreamPlan, client: Client, window: Window) -> pa.Table:
     decoder = open_decoder(schema, plan.stream.output_format, plan.spec.folder)
     output = plan.stream.output_topic
     assert output is not None
+    lineage = pa.schema([schema.field(name) for name in (MODEL, SOURCE, POSITION)])
+    told = open_decoder(lineage, plan.stream.output_format, plan.spec.folder)
     pieces = []
     with TopicReader.reading(client, output) as reader:
         for records in reader.all():
-            table = pa.Table.from_batches([decoder.decode(records.values).batch])
+            decoded = decoder.decode(records.values)
+            table = pa.Table.from_batches([decoded.batch])
             pieces.append(table.filter(in_window(by_source(window))))
+            others = records.values.take(pa.array([place for place, _ in decoded.rejected], pa.int64()))
+            rows = pa.Table.from_batches([told.decode(others).batch]).filter(in_window(by_source(window)))
+            if rows.num_rows:
+                raise _other_columns(plan, str(rows[MODEL][0]))
     return pa.concat_tables([schema.empty_table(), *(piece.cast(schema) for piece in pieces)])
+
+
+def _other_columns(plan: StreamPlan, model: str) -> UsageError:
+    return UsageError(
+        f"the window has predictions of {model}, whose columns are not those of {plan.scorer.identity}",
+        next_step=f"compare those of each in a window of their own, with --set model={model} for the one",
+        model=model,
+    )
 
 
 class _Batch:
@@ -205,7 +221,10 @@ class _Batch:
             worker = work.worker(run.scorer, run.transform, engine.blocks or map, lambda _: None)
             reports = list(engine.map(worker, run.units))
         parts = [folder / "parts" / report.results.path for report in reports if report.results is not None]
-        rows = pa.concat_tables([result.empty_table(), *(pq.read_table(part).cast(result) for part in parts)])
+        tables = [pq.read_table(part) for part in parts]
+        if any(table.schema.names != result.names for table in tables):
+            raise _other_columns(plan, identity)
+        rows = pa.concat_tables([result.empty_table(), *(table.cast(result) for table in tables)])
         places = rows[POSITION].combine_chunks()
         at = rows.schema.get_field_index
         rows = rows.set_column(at(SOURCE), result.field(SOURCE), pa.chunked_array(self._sources).take(places))

@@ -200,4 +200,4 @@ class TopicSink:
 
 
 def _bytes(headers: list[dict[str, Any]] | None) -> int:
-    return sum(len(h["key"]) + len(h["value"] or b"") + 10 for h in headers or ())
+    return sum(len(h["key"] or "") + len(h["value"] or b"") + 10 for h in headers or ())

@@ -18,8 +18,9 @@ from tests.messages import arrow, avro, avro_schema, framed, values
 from tests.schema_registry import schema_registry
 from tests.streams import Topics, committed, headers, ids, produce, with_stream
 
+from batchinfer.errors import UsageError
 from batchinfer.model import Registry
-from batchinfer.runs import stream
+from batchinfer.runs import parity, stream
 from batchinfer.spec import FormatSpec
 from batchinfer.streaming import open_decoder
 
@@ -120,6 +121,8 @@ def test_predictions_have_the_columns_of_the_model_that_the_alias_moves_to(
         read = pa.schema([("id", pa.int64()), ("twice", pa.float32()), ("_run_id", pa.string())])
         decoder = open_decoder(read, FormatSpec(kind="avro", registry=schemas.url), Path())
         decoded = decoder.decode(values([each.value() for each in committed(kafka_broker, topics.output)]))
+        with pytest.raises(UsageError, match=r"predictions of linear@1, whose columns .* linear@3"):
+            parity(with_stream(pipeline, kafka_broker, topics, **told), "begin", "end")
     assert report.models == {"linear@1": 6, "linear@3": 3}
     assert [[field["name"] for field in schema["fields"]][2] for schema in found] == ["score", "twice"]
     rows = decoded.batch.to_pylist()[-3:]

@@ -20,8 +20,16 @@ from tests.conftest import Pipeline, flights
 from tests.kafka import Broker
 from tests.streams import Topics, committed, headers, ids, message, produce, with_stream
 
-from batchinfer.errors import BatchinferError, BrokerRefused, ErrorBudgetSpent, SpecError
-from batchinfer.runs import RunReport, StreamReport, add_model, read_drift, replay_dead_letters, stream
+from batchinfer.errors import BatchinferError, BrokerRefused, ErrorBudgetSpent, SpecError, UsageError
+from batchinfer.runs import (
+    RunReport,
+    StreamReport,
+    add_model,
+    parity,
+    read_drift,
+    replay_dead_letters,
+    stream,
+)
 from batchinfer.spec import PipelineSpec
 
 pytestmark = pytest.mark.xdist_group("kafka")
@@ -432,6 +440,26 @@ def test_when_the_alias_moves_the_next_micro_batch_has_the_new_version(
         row = json.loads(each.value())
         times = 2 if row["_model"] == "linear@2" else 1
         assert row["score"] == times * streams.score(row["id"])
+
+
+def test_parity_names_the_model_whose_predictions_have_other_columns(
+    kafka_broker: Broker, pipeline: Pipeline, registry: str, tmp_path: Any
+) -> None:
+    import shutil
+
+    from batchinfer.model import Registry
+
+    mine = tmp_path / "models"
+    shutil.copytree(registry, mine)
+    topics = Topics.of(kafka_broker, 1)
+    spec = with_stream(pipeline, kafka_broker, topics, spec__registry=str(mine))
+    produce(kafka_broker, topics.input, [message(0)])
+    stream(spec, until_end=True)
+    add_second_version(mine, tmp_path, "other")
+    Registry(str(mine)).set_alias("linear", "champion", "2")
+    with pytest.raises(UsageError, match=r"predictions of linear@1, whose columns .* linear@2"):
+        parity(spec, "begin", "end")
+    assert parity(spec.model_copy(update={"model": "linear@1"}), "begin", "end").equal
 
 
 def add_second_version(registry: Any, folder: Any, output: str = "score") -> None:
