@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,8 +22,11 @@ import pyarrow.dataset as ds
 from flight_messages import FORMATS, Message, messages
 from kafka import KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as Partition
+from kafka.errors import KafkaError, UnknownTopicOrPartitionError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from batchinfer.errors import BatchinferError
 
 _SAMPLE = Path(__file__).parent.parent / "data" / "samples" / "flights"
 _SHOWN = 5
@@ -31,6 +35,18 @@ _SHOWN = 5
 def main() -> None:
     """Send, and perhaps follow."""
     arguments = _arguments()
+    try:
+        _run(arguments)
+    except KafkaError as e:
+        sys.exit(
+            f"produce_flights: {arguments.bootstrap_servers}, topic {arguments.topic}: {e}\n"
+            "  → `batchinfer kafka dev pipelines/flight_delay` starts a broker with the topics"
+        )
+    except (BatchinferError, OSError) as e:
+        sys.exit(f"produce_flights: {type(e).__name__}: {e}")
+
+
+def _run(arguments: argparse.Namespace) -> None:
     flights = _flights(arguments)
     held = sum(count for *_, count in flights)
     total = min(held * arguments.repeat, arguments.limit or held * arguments.repeat)
@@ -50,16 +66,24 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=_SAMPLE, help="a Parquet file or folder with flights")
     parser.add_argument("--rate", type=float, default=1000, help="flights a second; 0 for as fast as it goes")
     parser.add_argument("--speed", type=float, help="instead: so many seconds of departures each second")
-    parser.add_argument("--repeat", type=int, default=1, help="send all of them so often")
-    parser.add_argument("--limit", type=int, help="stop after so many")
+    parser.add_argument("--repeat", type=_count, default=1, help="send all of them so often")
+    parser.add_argument("--limit", type=_count, help="stop after so many")
     parser.add_argument("--format", choices=FORMATS, default="json", help="how a message holds flights")
     parser.add_argument("--registry", help="the URL of a schema registry, for Avro and Protobuf")
-    parser.add_argument("--rows-per-message", type=int, default=100, help="flights in a message of Arrow IPC")
+    parser.add_argument(
+        "--rows-per-message", type=_count, default=100, help="flights in a message of Arrow IPC"
+    )
     parser.add_argument("--follow", action="store_true", help="show predictions as they arrive")
     parser.add_argument(
         "--predictions", default="flight-delay-predictions", help="the topic that --follow reads"
     )
     return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    if (count := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return count
 
 
 def _flights(arguments: argparse.Namespace) -> list[Message]:
@@ -122,7 +146,9 @@ class _Follower:
         self._consumer = KafkaConsumer(
             bootstrap_servers=arguments.bootstrap_servers, isolation_level="read_committed"
         )
-        found = self._consumer.partitions_for_topic(arguments.predictions) or set()
+        found = self._consumer.partitions_for_topic(arguments.predictions)
+        if not found:
+            raise UnknownTopicOrPartitionError(f"there is no topic {arguments.predictions} to follow")
         partitions = [Partition(arguments.predictions, number) for number in found]
         self._consumer.assign(partitions)
         self._consumer.seek_to_end()

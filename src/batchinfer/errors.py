@@ -37,6 +37,8 @@ boundaries on every engine but the local one. Neither message nor fields hold a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from batchinfer.secrets import values_without_secrets, without_secrets
@@ -122,6 +124,30 @@ class MissingExtra(BatchinferError):
     """A package is absent that one of batchinfer's extras installs; names the extra."""
 
     exit_code = 2
+
+
+@contextmanager
+def needs(extra: str, what: str, *, or_else: str | None = None) -> Iterator[None]:
+    """Import within it what an extra installs.
+
+    Args:
+        extra: its name.
+        what: what needs it, as the error says.
+        or_else: another way out.
+
+    Raises:
+        MissingExtra: a package is absent, or cannot be loaded.
+    """
+    try:
+        yield
+    except ImportError as e:
+        step = f"pip install 'batchinfer[{extra}]'" + (f", {or_else}" if or_else else "")
+        raise MissingExtra(
+            f"{what} needs what batchinfer[{extra}] installs: {e}",
+            next_step=step,
+            extra=extra,
+            package=e.name,
+        ) from e
 
 
 class InputError(BatchinferError):

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchinfer.core import Lineage, Refusals, ScoringPath, arrays
-from batchinfer.errors import DigestMismatch, InputError, MissingExtra, UsageError
+from batchinfer.errors import DigestMismatch, InputError, UsageError, needs
 from batchinfer.model import Registry, Scorer, read_bundle
 
 if TYPE_CHECKING:
@@ -53,13 +53,9 @@ def score(
     """
     if on_refused not in {"null", "raise"}:  # a third would leave nulls, and no reason
         raise UsageError(f"on_refused is 'null' or 'raise', found {on_refused!r}")
-    try:
+    with needs("spark", "batchinfer.spark"):
         from pyspark.sql.pandas.types import from_arrow_schema
         from pyspark.sql.types import StringType, StructField, StructType
-    except ImportError as e:
-        raise MissingExtra(
-            f"batchinfer.spark needs pyspark: {e}", next_step="pip install 'batchinfer[spark]'"
-        ) from e
     scorer = Scorer.of(Registry(registry).resolve(model))
     added = list(from_arrow_schema(_plain(scorer.output_schema)))
     if on_refused == "null":

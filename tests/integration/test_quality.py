@@ -134,6 +134,34 @@ def test_what_no_row_can_be_blamed_for_stops_the_run(
     assert not deltalake.DeltaTable.is_deltatable(str(world.pipeline.output))
 
 
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        (("expect_column_to_exist", {"column": "absent"}), "it does not hold"),
+        (
+            ("expect_column_distinct_values_to_equal_set", {"column": "note", "value_set": ["row 1", "no"]}),
+            "10 unexpected and 1 missing values",
+        ),
+        (
+            ("expect_column_distinct_values_to_contain_set", {"column": "note", "value_set": ["no"]}),
+            "1 missing values",
+        ),
+        (
+            ("expect_column_pair_values_a_to_be_greater_than_b", {"column_A": "id", "column_B": "note"}),
+            "Great Expectations could not judge it: '>' not supported",
+        ),
+    ],
+)
+def test_the_gate_says_of_each_expectation_what_is_known(
+    world: World, stated: tuple[str, dict[str, Any]], said: str
+) -> None:
+    world.suite(stated)
+    with pytest.raises(QualityGate) as caught:
+        world.run()
+    assert said in caught.value.message
+    assert "sensitive" not in caught.value.message
+
+
 @pytest.mark.parametrize("severity", ["warning", "info"])
 def test_what_is_not_critical_is_only_counted(world: World, severity: str) -> None:
     world.suite((BETWEEN, IDS), (ROW_COUNT, {"min_value": 101}), severity=severity)

@@ -110,6 +110,23 @@ def test_the_profile_is_of_all_rows_that_can_be_scored(add: Add, training: pa.Ta
     assert [each.column.name for each in reference.columns] == ["x0", "x1", "x2", "score"]
 
 
+def test_a_reference_that_cannot_be_decoded_is_named(add: Add, training: pa.Table, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.parquet"
+    pq.write_table(training, path, compression="snappy", use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    content[4:2000] = b"\x55" * 1996  # the head of the first page, and its first values
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"damaged\.parquet: cannot read the reference: "):
+        add(reference=path)
+
+
+def test_a_reference_with_views_is_that_with_plain_texts(add: Add, training: pa.Table) -> None:
+    days = training["day"].cast(pa.string())
+    plain = training.append_column("text", days)
+    viewed = training.append_column("text", days.cast(pa.string_view()))
+    assert read(add(viewed, reference_by="text")) == read(add(plain, reference_by="text"))
+
+
 def test_a_day_of_the_reference_does_not_drift_and_one_beyond_its_days_does(
     add: Add, training: pa.Table
 ) -> None:

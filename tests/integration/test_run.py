@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from datetime import datetime, tzinfo
 from pathlib import Path
@@ -756,6 +757,11 @@ def test_parameters_are_all_needed_known_and_filled(world: World, parameters: di
         world.run(parameters)
 
 
+def test_a_parameter_that_is_no_text_is_named(world: World) -> None:
+    with pytest.raises(UsageError, match="'ds' is of the type int, expected a text"):
+        world.run({"ds": 20130108})  # type: ignore[dict-item]
+
+
 def test_one_folder_holds_one_kind_of_table(pipeline: Any, rows: Rows) -> None:
     pipeline.write_input(rows(0, 10))
     for first, other, message in (
@@ -766,6 +772,28 @@ def test_one_folder_holds_one_kind_of_table(pipeline: Any, rows: Rows) -> None:
         batchinfer.run(pipeline.spec(**path, **{"output.store": first}), {"ds": "d1"})
         with pytest.raises(StoreError, match=message):
             batchinfer.run(pipeline.spec(**path, **{"output.store": other}), {"ds": "d1"})
+
+
+@pytest.mark.parametrize("up", ["..", ".", "../../x/.."])
+def test_results_are_not_written_among_the_inputs_files(world: World, rows: Rows, up: str) -> None:
+    world.write(rows(0, 10))
+    before = sorted(world.input.rglob("*"))
+    with pytest.raises(SpecError, match="the input's files lie in it"):
+        world.run(**{"output.path": str(world.input / up)})
+    assert sorted(world.input.rglob("*")) == before
+
+
+def test_a_parquet_table_that_was_deleted_is_told_by_the_state_that_is_left(
+    pipeline: Any, rows: Rows
+) -> None:
+    pipeline.write_input(rows(0, 10))
+    path = {"output.path": str(pipeline.root / "table")}
+    batchinfer.run(pipeline.spec(**path, **{"output.store": "parquet"}), {"ds": "d1"})
+    shutil.rmtree(pipeline.root / "table")
+    with pytest.raises(StoreError, match=r"\.table\.batchinfer") as refused:
+        batchinfer.run(pipeline.spec(**path), {"ds": "d1"})
+    shutil.rmtree(refused.value.fields["state"])
+    assert batchinfer.run(pipeline.spec(**path), {"ds": "d1"}).rows.scored == 10
 
 
 def test_records_that_are_no_folder_are_named(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:

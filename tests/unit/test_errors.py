@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pickle
 import re
+from importlib import import_module
 
 import pytest
 
 from batchinfer import errors
-from batchinfer.errors import BatchinferError, InputError, Transient
+from batchinfer.errors import BatchinferError, InputError, MissingExtra, Transient, needs
 
 
 def all_errors() -> list[type[BatchinferError]]:
@@ -60,6 +61,16 @@ def test_every_error_survives_pickling_with_all_its_fields(kind: type[Batchinfer
 def test_an_error_says_what_to_do_next_on_a_line_of_its_own() -> None:
     assert str(InputError("no file", next_step="look again")) == "no file\n  → look again"
     assert str(InputError("no file")) == "no file"
+
+
+def test_a_package_that_cannot_be_imported_is_said_with_its_extra() -> None:
+    with pytest.raises(MissingExtra) as caught, needs("dask", "the engine", or_else="or use another"):
+        import_module("no_such_package")
+    assert str(caught.value) == (
+        "the engine needs what batchinfer[dask] installs: No module named 'no_such_package'\n"
+        "  → pip install 'batchinfer[dask]', or use another"
+    )
+    assert caught.value.fields == {"extra": "dask", "package": "no_such_package"}
 
 
 def test_transient_errors_and_no_others_exit_with_75() -> None:

@@ -66,7 +66,8 @@ def test_help_imports_nothing_heavy() -> None:
     assert not modules_after("from batchinfer.cli import main\nmain(['--help'])") & HEAVY
 
 
-def test_a_run_imports_nothing_that_scoring_does_not_need(tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", ["delta", "parquet"])
+def test_a_run_imports_nothing_that_scoring_does_not_need(tmp_path: Path, store: str) -> None:
     arguments = [
         "run",
         "pipelines/flight_delay",
@@ -74,6 +75,8 @@ def test_a_run_imports_nothing_that_scoring_does_not_need(tmp_path: Path) -> Non
         "ds=2013-01-08",
         "--set",
         f"output.path={tmp_path}/out",
+        "--set",
+        f"output.store={store}",
     ]
     loaded = modules_after(
         f"from batchinfer.cli import main\nmain({arguments!r})", BATCHINFER_RUNS=str(tmp_path / "runs")

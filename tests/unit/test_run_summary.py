@@ -9,17 +9,21 @@ from batchinfer.runs import RunReport
 
 
 @pytest.mark.parametrize(
-    ("stages", "said"),
+    ("units", "stages", "said"),
     [
-        ({"plan": 0.1, "finish": 0.1}, "nothing to do: these rows were committed before"),
+        (2, {"plan": 0.1, "finish": 0.1}, "nothing to do: these rows were committed before"),
+        (0, {"plan": 0.1, "finish": 0.1}, "nothing to do: these rows were committed before"),
+        (0, {"plan": 0.1, "commit": 0.1}, "nothing to score: the input has no rows"),
         (
+            2,
             {"plan": 0.1, "commit": 0.1},
             "nothing to score: all units were staged before, and are committed now",
         ),
     ],
 )
 def test_what_was_committed_before_and_what_is_committed_now_are_told_apart(
-    stages: dict[str, float], said: str
+    units: int, stages: dict[str, float], said: str
 ) -> None:
-    report = RunReport("r", "done", "p", {}, {}, units={"total": 2, "reused": 2}, timings={"stages": stages})
+    counts = {"total": units, "reused": units}
+    report = RunReport("r", "done", "p", {}, {}, units=counts, timings={"stages": stages})
     assert _render._rate(report) == said

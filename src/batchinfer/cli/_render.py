@@ -97,6 +97,8 @@ def unplanned(pipeline: str, parameters: dict[str, str], error: BaseException) -
 def _rate(found: RunReport) -> str:
     if found.status == "done" and found.units["reused"] == found.units["total"] and not found.rows_per_second:
         if "commit" in found.timings.get("stages", {}):
+            if not found.units["total"]:
+                return "nothing to score: the input has no rows"
             return "nothing to score: all units were staged before, and are committed now"
         return "nothing to do: these rows were committed before"
     return f"{found.rows_per_second:,} rows/s"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,6 +14,11 @@ import click
 
 from batchinfer.cli._options import json_option, logs_json, override_options, pipeline_argument, read_spec
 from batchinfer.cli._parity import repair
+from batchinfer.errors import Transient
+
+_log = logging.getLogger("batchinfer.stream")
+_CLOSE_SECONDS = 10.0
+"""What a stop may take after its drain: to leave the group, and for a table's last commit."""
 
 
 class _StreamGroup(click.Group):
@@ -46,7 +53,8 @@ def run_stream(pipeline: str, until_end: bool, overrides: tuple[str, ...], as_js
 
     spec = read_spec(pipeline, overrides)
     quiet = logs_json(click.get_current_context())
-    with _stopped_by_signals(quiet) as stop:
+    within_s = None if spec.stream is None else spec.stream.drain_seconds + _CLOSE_SECONDS
+    with _stopped_by_signals(quiet, within_s) as stop:
         report = run(
             spec, until_end=until_end, stop=stop, progress=None if quiet else _stream_progress.open_progress()
         )
@@ -85,9 +93,19 @@ def kafka() -> None:
 @kafka.command()
 @click.argument("pipeline", type=click.Path(), required=False)
 @click.option(
-    "--port", default=9092, show_default=True, help="Where it listens on localhost; 0 for a free port."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9092,
+    show_default=True,
+    help="Where it listens on localhost; 0 for a free port.",
 )
-@click.option("--partitions", default=2, show_default=True, help="Of each topic of the pipeline.")
+@click.option(
+    "--partitions",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="Of each topic of the pipeline.",
+)
 @override_options
 def dev(pipeline: str | None, port: int, partitions: int, overrides: tuple[str, ...]) -> None:
     """Run an embedded broker, in memory, until Ctrl-C; with PIPELINE, with the topics that its stream uses."""
@@ -104,15 +122,20 @@ def dev(pipeline: str | None, port: int, partitions: int, overrides: tuple[str, 
 
 
 @contextmanager
-def _stopped_by_signals(quiet: bool) -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; a second one ends the process."""
-    stop = threading.Event()
+def _stopped_by_signals(quiet: bool, within_s: float | None = None) -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second one ends the process, and so does the end of that time.
+
+    Brokers that do not answer keep clients waiting for minutes. Who is ended so loses nothing: see docs/streaming.md.
+    """
+    stop, ended = threading.Event(), threading.Event()
     before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
 
     def request(signum: int, frame: object) -> None:
         for number in before:
             signal.signal(number, signal.SIG_DFL)
         stop.set()
+        if within_s is not None:
+            threading.Thread(target=_end_unless, args=(ended, within_s), daemon=True).start()
         if not quiet:
             click.echo("batchinfer: finishing what was polled; once more stops at once", err=True)
 
@@ -122,5 +145,12 @@ def _stopped_by_signals(quiet: bool) -> Iterator[threading.Event]:
     try:
         yield stop
     finally:
+        ended.set()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_unless(ended: threading.Event, within_s: float) -> None:
+    if not ended.wait(within_s):
+        _log.error("not stopped within %.0f s: ended; what is not committed is read again", within_s)
+        os._exit(Transient.exit_code)

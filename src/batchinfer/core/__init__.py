@@ -1,6 +1,6 @@
 """Arrow batch contracts, the ONE scoring path, work units and their reports, and the ports."""
 
-from batchinfer.core import arrays, files
+from batchinfer.core import arrays, files, views
 from batchinfer.core._identity import HIVE_NULL, NULL_TO_READERS, partition_path, run_id
 from batchinfer.core._ledger import check_ledger
 from batchinfer.core._ports import (
@@ -123,5 +123,6 @@ __all__ = [
     "total_rows",
     "total_seconds",
     "unpack_rows",
+    "views",
     "without_values",
 ]

@@ -86,7 +86,7 @@ def pack_rows(batches: Sequence[pa.RecordBatch]) -> str | None:
     if not batches:
         return None
     sink = pa.BufferOutputStream()
-    table = pa.Table.from_batches(batches).unify_dictionaries()
+    table = _joined([pa.Table.from_batches([batch]) for batch in batches]).unify_dictionaries()
     with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_table(table)
     return base64.b64encode(sink.getvalue()).decode()
@@ -99,4 +99,32 @@ def unpack_rows(packed: Iterable[str | None]) -> pa.Table | None:
         if text is not None:
             with pa.ipc.open_stream(pa.py_buffer(base64.b64decode(text))) as reader:
                 tables.append(reader.read_all())
-    return pa.concat_tables(tables, promote_options="permissive") if tables else None
+    return _joined(tables) if tables else None
+
+
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """The tables as one. A column that the input's files hold in different types gets one for the values of all."""
+    for name in tables[0].column_names:
+        kinds = {table.schema.field(name).type for table in tables}
+        if len(kinds) > 1 and (common := _common(kinds)) is not None:
+            tables = [_recast(table, name, common) for table in tables]
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _common(kinds: set[pa.DataType]) -> pa.DataType | None:
+    """Of numbers and of texts Arrow's own promotion refuses some, and wraps an unsigned integer round."""
+    values = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in kinds]
+    if all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in values):
+        return pa.float64()
+    if all(_is_text(kind) for kind in values):
+        return pa.string()
+    return None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _recast(table: pa.Table, name: str, kind: pa.DataType) -> pa.Table:
+    column = table[name].cast(kind, safe=False)  # of a sample's numbers 53 bits are enough
+    return table.set_column(table.schema.get_field_index(name), name, column)

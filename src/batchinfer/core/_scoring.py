@@ -78,7 +78,8 @@ class ScoringPath:
         A row's result does not depend on its neighbours, as far as the model's certificate goes.
 
         Raises:
-            TransformError: the transform raised, changed the number of rows or its schema.
+            TransformError: the transform raised, changed the number of rows or its schema, or does not return what
+                the model takes.
             InputError: a column is missing, or a kept value cannot be stored; names it.
             ModelError: the model cannot score at all.
         """
@@ -97,7 +98,12 @@ class ScoringPath:
         features = batch
         if self._transform is not None and batch.num_rows:
             features = self._transform(batch, _place(lineage), quotes=not self._sensitive)
-        predictions, refused = self._predict(features, blocks)
+        try:
+            predictions, refused = self._predict(features, blocks)
+        except InputError as e:
+            if self._transform is None:
+                raise
+            raise self._transform.misfit(e, _place(lineage)) from e
         if refused:
             good = arrays.from_numpy(refused.others(batch))
             kept = [column.take(good) for column in kept]
@@ -170,6 +176,9 @@ def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _place(lineage: Lineage) -> str:
+    """Where rows lie, for messages. Of a stream's rows nothing that differs by row: their reasons are counted."""
+    if lineage.sources is not None:
+        return "a message"
     positions = lineage.positions
     return f"{lineage.source}, rows {positions[0]} to {positions[-1]}"
 

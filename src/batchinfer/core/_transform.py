@@ -13,7 +13,8 @@ from typing import Self
 
 import pyarrow as pa
 
-from batchinfer.errors import TransformError
+from batchinfer.core import views
+from batchinfer.errors import InputError, TransformError
 
 TransformFunction = Callable[[pa.RecordBatch], pa.RecordBatch]
 
@@ -126,7 +127,16 @@ class Transform:
         if not features.schema.equals(self._schema):
             before, now = _difference(self._schema, features.schema)
             raise self._broken(where, f"returned another schema: {now}, before {before}")
-        return features
+        return views.free_batch(features)
+
+    def misfit(self, error: InputError, where: str) -> TransformError:
+        """What the model says of the features that the transform returned for the rows at `where`, as its fault."""
+        return TransformError(
+            f"transform {self.name} returned columns that the model does not take ({where}): {error.message}",
+            next_step="return each column that the model takes; batchinfer check PIPELINE shows them",
+            transform=self.name,
+            where=where,
+        )
 
     def _broken(self, where: str, what: str) -> TransformError:
         return TransformError(

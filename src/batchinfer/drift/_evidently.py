@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from batchinfer.core import files
 from batchinfer.drift._task import Predictions, Task, choose_task, class_texts
-from batchinfer.errors import BatchinferError, InputError, MissingExtra
+from batchinfer.errors import BatchinferError, InputError, needs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -236,15 +236,9 @@ def _evidently() -> Iterator[None]:
             warnings.simplefilter("ignore")
             # Its reports send nothing today; this holds for its releases to come.
             os.environ.setdefault("DO_NOT_TRACK", "1")
-            try:
+            with needs("drift", "this report by Evidently"):
                 import evidently  # noqa: F401
                 import pandas as pd  # noqa: F401
-            except ModuleNotFoundError as e:
-                raise MissingExtra(
-                    f"this report needs Evidently, but the package '{e.name}' is not installed",
-                    next_step="pip install 'batchinfer[drift]'",
-                    package=e.name,
-                ) from e
             yield
     except BatchinferError:
         raise

@@ -19,19 +19,23 @@ from urllib.parse import urlsplit
 
 from batchinfer.core import UnitReport, Work, WorkUnit
 from batchinfer.engines._attempts import Attempts, attempt, outcome_of
-from batchinfer.errors import BatchinferError, MissingExtra, RunFailed, SpecError, Transient, WorkerLost
+from batchinfer.errors import (
+    BatchinferError,
+    MissingExtra,
+    RunFailed,
+    SpecError,
+    Transient,
+    WorkerLost,
+    needs,
+)
 
-try:
+with needs("dask", "the Dask engine"):
     from distributed import Client, LocalCluster, WorkerPlugin, as_completed, get_worker
     from distributed.comm import connect, normalize_address, parse_address, parse_host_port
     from distributed.comm.registry import get_backend
     from distributed.scheduler import KilledWorker
     from distributed.security import Security
     from distributed.utils import LoopRunner, sync
-except ImportError as missing:
-    raise MissingExtra(
-        f"the Dask engine needs distributed: {missing}", next_step="pip install 'batchinfer[dask]'"
-    ) from missing
 
 if TYPE_CHECKING:
     from distributed import Future

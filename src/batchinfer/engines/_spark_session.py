@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from batchinfer.errors import BatchinferError, MissingExtra, SpecError, Transient, UsageError
+from batchinfer.errors import BatchinferError, MissingExtra, SpecError, Transient, UsageError, needs
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -42,12 +42,8 @@ def take_session(options: EngineSpec) -> SparkSession:
         Transient: the cluster cannot be reached.
         SpecError: Spark refuses the configuration.
     """
-    try:
+    with needs("spark", "the Spark engine"):
         from pyspark.sql import SparkSession
-    except ImportError as e:
-        raise MissingExtra(
-            f"the Spark engine needs pyspark: {e}", next_step="pip install 'batchinfer[spark]'"
-        ) from e
     with _lock:
         session = _active(SparkSession)
         if session is None:

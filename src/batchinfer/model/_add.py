@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchinfer.core import views
 from batchinfer.errors import InputError, ModelError, UsageError
 from batchinfer.model._bundle import GRAPH, MANIFEST, PROFILE, REFERENCE, Bundle, file_digest, write_manifest
 from batchinfer.model._certify import Candidate, certify, find_nan_columns, repeated
@@ -71,7 +72,10 @@ def add_model(
     with tempfile.TemporaryDirectory(prefix="batchinfer-model-") as temporary:
         folder = Path(temporary)
         _lay_out(folder, Path(onnx), graph)
-        candidate, certificate = _measure(folder / GRAPH, stated, graph, rows)
+        try:
+            candidate, certificate = _measure(folder / GRAPH, stated, graph, rows)
+        except ModelError as e:
+            raise _of_file(e, folder / GRAPH, Path(onnx)) from e
         manifest = Manifest(
             name=name,
             version="0",
@@ -114,7 +118,7 @@ def _read_sample(path: Path) -> pa.RecordBatch:
     batches: list[pa.RecordBatch] = []
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(_SAMPLE_ROWS):
+            for batch in map(views.free_batch, file.iter_batches(_SAMPLE_ROWS)):
                 batches.append(batch)
                 if sum(b.num_rows for b in batches) >= _SAMPLE_ROWS:
                     break
@@ -124,6 +128,12 @@ def _read_sample(path: Path) -> pa.RecordBatch:
     if table is None or not table.num_rows:
         raise InputError(f"{path}: the sample has no rows", path=str(path))
     return table.combine_chunks().to_batches()[0]
+
+
+def _of_file(error: ModelError, copy: Path, onnx: Path) -> ModelError:
+    """The error with the name of the file that was given, in place of the copy's that is gone by then."""
+    fields = {name: str(onnx) if value == str(copy) else value for name, value in error.fields.items()}
+    return type(error)(error.message.replace(str(copy), str(onnx)), next_step=error.next_step, **fields)
 
 
 def _lay_out(folder: Path, onnx: Path, graph: Graph) -> None:

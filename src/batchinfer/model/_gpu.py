@@ -161,8 +161,9 @@ class GpuRunner:
             self._rows = size // 2
             said = f"{size} rows a call are too many for the memory of {self.device.title}: {self._rows} from now on"
             self.halvings.append(said)
+            # Two halvings may follow at once: what is remembered last must be the smaller one.
+            self._remembered.write(self._rows, halved_from=size, because=error.message)
         _log.warning("%s (%s)", said, error.message)
-        self._remembered.write(self._rows, halved_from=size, because=error.message)
 
     def _first_size(self, feeds: Mapping[str, Feed], rows: int) -> int:
         """What was found for this model on such a device before, else what is found now."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from batchinfer.errors import MissingExtra, ModelError
+from batchinfer.errors import ModelError, needs
 
 _MISSING_VALUE_OPS = {"TreeEnsembleClassifier", "TreeEnsembleRegressor", "TreeEnsemble", "Imputer", "IsNaN"}
 """The operators that say what a NaN means. Others hand it on, or swallow it by chance (ArgMax, Clip)."""
@@ -40,13 +40,8 @@ def read_graph(path: Path) -> Graph:
         MissingExtra: the onnx package is not installed.
         ModelError: no such file, not ONNX, a pickle, or external data outside the model's folder.
     """
-    try:
+    with needs("cpu", "reading an ONNX graph"):
         import onnx
-    except ImportError as e:
-        raise MissingExtra(
-            "reading an ONNX graph needs the onnx package, which is not installed",
-            next_step="pip install 'batchinfer[cpu]'",
-        ) from e
     try:
         content = path.read_bytes()
     except OSError as e:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from batchinfer.errors import DeviceUnavailable, MissingExtra, ModelError
+from batchinfer.errors import DeviceUnavailable, ModelError, needs
 from batchinfer.model._devices import CPU, PROVIDERS, Device
 
 _DTYPES: dict[str, Any] = {
@@ -155,13 +155,8 @@ def available_providers() -> tuple[str, ...]:
 
 
 def _onnxruntime() -> Any:
-    try:
+    with needs("cpu", "ONNX Runtime", or_else="or 'batchinfer[gpu]' on a machine with a GPU"):
         import onnxruntime
-    except ImportError as e:
-        raise MissingExtra(
-            "scoring needs ONNX Runtime, which is not installed",
-            next_step="pip install 'batchinfer[cpu]', or 'batchinfer[gpu]' on a machine with a GPU",
-        ) from e
     return onnxruntime
 
 

@@ -247,6 +247,8 @@ def take_rows(batch: pa.RecordBatch, rows: Array) -> pa.RecordBatch:
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     if batch.schema.get_field_index(name) < 0:
+        if name in batch.schema.names:
+            raise InputError(f"column '{name}' stands twice; which one is meant?", column=name)
         raise InputError(
             f"no column '{name}', which the model takes; there are {', '.join(batch.schema.names[:20])}",
             column=name,

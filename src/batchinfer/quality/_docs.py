@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from batchinfer.errors import InputError, MissingExtra
+from batchinfer.errors import InputError, needs
 
 _SITE = "batchinfer"
 
@@ -28,15 +28,9 @@ def render_docs(results: Sequence[Mapping[str, Any]], folder: str | Path) -> Pat
         MissingExtra: Great Expectations is not installed.
         InputError: a result is none that Great Expectations reads; names its run.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import great_expectations as gx
-    except ImportError as e:
-        raise MissingExtra(
-            "Data Docs are rendered by Great Expectations, which is not installed",
-            next_step="pip install 'batchinfer[quality]'",
-        ) from e
+    with needs("quality", "rendering Data Docs"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import great_expectations as gx
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # rendering calls nobody
     folder = Path(folder).absolute()
     with warnings.catch_warnings():

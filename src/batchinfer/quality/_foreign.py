@@ -26,6 +26,9 @@ _log = logging.getLogger("batchinfer.quality")
 _PER_ROW = ("unexpected_list", "unexpected_index_list", "unexpected_index_query")
 """What grows with the rows, and stays out of the result."""
 
+_LONGEST = 500
+"""Characters of what an expectation raised: pandas may quote a whole column."""
+
 Place = tuple[str, int, int]
 """Where rows come from: file, position of the first one, number."""
 
@@ -104,8 +107,12 @@ def _validate(expectations: Sequence[Expectation], frame: Any) -> list[dict[str,
         batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame})
         results = []
         for one in expectations:
-            found = batch.validate(_stated(one), result_format="COMPLETE" if _stops_rows(one) else "SUMMARY")
-            results.append(found.to_json_dict())
+            stated, detail = _stated(one), "COMPLETE" if _stops_rows(one) else "SUMMARY"
+            try:
+                results.append(batch.validate(stated, result_format=detail).to_json_dict())
+            except Exception as e:  # arguments that it looks at no earlier, and raises for itself
+                raised = {"raised_exception": True, "exception_message": f"{type(e).__name__}: {e}"}
+                results.append({"success": False, "result": {}, "exception_info": raised})
         return results
 
 
@@ -136,9 +143,10 @@ def _check(one: Expectation, found: dict[str, Any], places: list[Place], quotes:
         if isinstance(info, dict) and info.get("raised_exception")
     ]
     if raised:
-        said = raised[0] if quotes else "(left out: the input has sensitive columns)"
+        message = raised[0] if len(raised[0]) <= _LONGEST else f"{raised[0][:_LONGEST]}…"
+        said = message if quotes else "(left out: the input has sensitive columns)"
         _log.warning("Great Expectations could not judge %s: %s", one.name, said)
-        result["exception_message"] = raised[0]
+        result["exception_message"] = message
     rows = found["result"].get("unexpected_index_list") if _stops_rows(one) else None
     marks = _marks(np.array(rows, np.int64), places) if rows else None
     return Known(one, Judgement(bool(found["success"]), result), marks)

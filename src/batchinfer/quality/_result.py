@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
 from typing import Any
+from uuid import UUID
 
 from batchinfer.quality._expectation import Expectation, Judgement
 from batchinfer.quality._suite import Suite
@@ -72,7 +73,7 @@ def _result(one: Expectation, verdict: Judgement, batch_id: str) -> dict[str, An
         "meta": plain(dict(one.meta)),
         "severity": one.severity,
     }
-    if one.id is not None:
+    if _is_uuid(one.id):  # Great Expectations would read no result with another
         config["id"] = one.id
     found = dict(verdict.result)
     message = found.pop("exception_message", None)
@@ -87,6 +88,14 @@ def _result(one: Expectation, verdict: Judgement, batch_id: str) -> dict[str, An
             "exception_message": message,
         },
     }
+
+
+def _is_uuid(text: Any) -> bool:
+    try:
+        UUID(text)
+    except (ValueError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def _version() -> str | None:

@@ -9,10 +9,11 @@ import runpy
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from batchinfer.errors import MissingExtra, SpecError
+from batchinfer.errors import SpecError, needs
 from batchinfer.quality._catalog import CATALOG, COMMON
 from batchinfer.quality._expectation import Expectation, Severity
 from batchinfer.quality._values import Unfit, parse_bound
@@ -77,19 +78,14 @@ def _json_suite(path: Path) -> Any:
 def _python_suite(path: Path) -> Any:
     if not path.is_file():
         raise SpecError(f"{path}: the suite cannot be read: no such file", path=str(path))
-    try:
+    with needs("quality", f"{path}: a suite in Python", or_else="or save the suite as JSON"):
         from great_expectations import ExpectationSuite
-    except ImportError as e:
-        raise MissingExtra(
-            f"{path}: a suite in Python needs Great Expectations",
-            next_step="pip install 'batchinfer[quality]', or save the suite as JSON",
-        ) from e
     try:
         names = runpy.run_path(str(path))
         suites = [value for value in names.values() if isinstance(value, ExpectationSuite)]
         if callable(names.get("build")):
             suites = [names["build"]()]
-    except Exception as e:
+    except (Exception, SystemExit) as e:  # a suite that ends the process would end the run as if it were done
         raise SpecError(f"{path}: the suite raised {type(e).__name__}: {e}", path=str(path)) from e
     if len(suites) != 1 or not isinstance(suites[0], ExpectationSuite):
         raise SpecError(
@@ -113,7 +109,10 @@ def _expectation(path: Path, index: int, entry: Any) -> Expectation:
         allowed = ", ".join(get_args(Severity))
         raise _wrong(str(path), index, name, "severity", f"one of {allowed}, found {severity!r}")
     _check_arguments(path, index, name, kwargs)
-    meta = dict(entry.get("meta") or {})
+    meta = entry.get("meta") or {}
+    if not isinstance(meta, dict):
+        raise _wrong(str(path), index, name, "meta", f"an object, found {meta!r}")
+    meta = dict(meta)
     meta |= {key: entry[key] for key in ("notes", "description") if entry.get(key)}
     return Expectation(index, name, kwargs, cast("Severity", severity), meta, entry.get("id"))
 
@@ -153,6 +152,8 @@ def _check_bounds(name: str, kwargs: dict[str, Any], wrong: Callable[[str | None
         raise wrong("min_value", "min_value and max_value cannot both be missing")
     bounds: dict[str, Any] = {}
     for key, value in (("min_value", low), ("max_value", high)):
+        if value is not None and name not in _OF_VALUES and (problem := _number(value)):
+            raise wrong(key, f"{problem}, found {value!r}")
         try:
             bounds[key] = None if value is None else parse_bound(value)
         except Unfit as e:
@@ -165,6 +166,14 @@ def _check_bounds(name: str, kwargs: dict[str, Any], wrong: Callable[[str | None
         raise wrong("max_value", f"{high!r} cannot be compared with min_value {low!r}") from e
     if contradictory:
         raise wrong("min_value", f"{low!r} is above max_value {high!r}: no value can satisfy both")
+
+
+_OF_VALUES = (
+    "expect_column_max_to_be_between",
+    "expect_column_min_to_be_between",
+    "expect_column_values_to_be_between",
+)
+"""Whose bounds may be dates: all others bound counts, lengths, shares and sums."""
 
 
 def _registered() -> set[str]:
@@ -217,6 +226,60 @@ def _number(value: Any) -> str:
     return "" if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
 
 
+def _column_index(value: Any) -> str:
+    return "" if isinstance(value, int) and not isinstance(value, bool) else "a whole number"
+
+
+def _column_set(value: Any) -> str:
+    well = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return "" if well else "a list of texts"
+
+
+def _interpolation(value: Any) -> str:
+    return "" if isinstance(value, bool | str) else "true, false or the name of an interpolation"
+
+
+def _quantile_ranges(value: Any) -> str:
+    if not isinstance(value, dict) or not _numbers(value.get("quantiles")):
+        return "an object with 'quantiles', a list of numbers, and their 'value_ranges'"
+    quantiles, ranges = value["quantiles"], value.get("value_ranges")
+    if any(_mostly(one) for one in quantiles):
+        return "'quantiles' from 0 to 1"
+    if not isinstance(ranges, list) or any(_pairs([one]) for one in ranges):
+        return "'value_ranges', a list of pairs"
+    ends = [[end for end in one if end is not None] for one in ranges]
+    if not all(map(_numbers, ends)):
+        return "numbers or nulls in 'value_ranges'"
+    if len(ranges) != len(quantiles):
+        return f"as many 'value_ranges' as 'quantiles' ({len(quantiles)})"
+    reversed_ = next((one for one in ends if sorted(one) != one), None)
+    return f"pairs that rise in 'value_ranges', and {reversed_} does not" if reversed_ else ""
+
+
+def _partition(value: Any) -> str:
+    if not isinstance(value, dict) or "weights" not in value or not {"bins", "values"} & value.keys():
+        return "an object with 'weights', and 'bins' or 'values'"
+    weights, tails = value["weights"], value.get("tail_weights") or []
+    if not _numbers(weights) or not _numbers(tails):
+        return "'weights' that are numbers"
+    if "bins" not in value:
+        tails = []
+        if _scalars(value["values"]) or len(value["values"]) != len(weights):
+            return f"a number or text in 'values' for each of the {len(weights)} weights"
+    elif not _numbers(value["bins"]) or len(value["bins"]) != len(weights) + 1:
+        return f"numbers in 'bins', one more than there are weights ({len(weights)})"
+    elif any(not low < high for low, high in pairwise(value["bins"])):
+        return "'bins' that rise"
+    if "bins" in value and len(tails) not in (0, 2):
+        return "two 'tail_weights'"
+    total = sum(weights) + sum(tails)
+    return "" if abs(total - 1) <= 1e-8 + 1e-5 else f"'weights' whose sum is 1, not {total:g}"
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and not any(_number(one) for one in value)
+
+
 def _regex(value: Any) -> str:
     if not isinstance(value, str):
         return "a regular expression"
@@ -247,6 +310,17 @@ _RULES: dict[str, Callable[[Any], str]] = {
     "strict_min": _boolean,
     "strict_max": _boolean,
     "or_equal": _boolean,
+    "exact_match": _boolean,
+    "ties_okay": _boolean,
+    "bucketize_data": _boolean,
+    "column_index": _column_index,
+    "column_set": _column_set,
+    "quantile_ranges": _quantile_ranges,
+    "allow_relative_error": _interpolation,
+    "partition_object": _partition,
+    "threshold": _number,
+    "internal_weight_holdout": _mostly,
+    "tail_weight_holdout": _mostly,
     "value": _number,
     "sum_total": _number,
     "condition_parser": lambda value: (

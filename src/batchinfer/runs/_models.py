@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchinfer import model
-from batchinfer.core import NOTHING_SENSITIVE, Handling, Sensitive, arrays
+from batchinfer.core import NOTHING_SENSITIVE, Handling, Sensitive, arrays, views
 from batchinfer.drift import FixedSample, ScoredRows, build_reference
 from batchinfer.errors import InputError, UsageError
 from batchinfer.model import PROFILE, REFERENCE, Bundle, Scorer
@@ -70,7 +70,7 @@ def _describe(
     with file, tempfile.TemporaryDirectory(prefix="batchinfer-reference-") as temporary:
         _check_columns(path, file.schema_arrow, scorer, group_column, sensitive)
         scored = Path(temporary) / "scored.arrows"
-        sample = _score(file, scorer, group_column, scored)
+        sample = _score(_read(file, path), scorer, group_column, scored)
         if sample is None:
             raise InputError(f"{path}: the reference has no rows that the model can score", path=str(path))
         reference = build_reference(
@@ -114,12 +114,30 @@ def _check_columns(
         )
 
 
-def _score(file: pq.ParquetFile, scorer: Scorer, group_column: str | None, target: Path) -> pa.Table | None:
+def _read(file: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:
+    batches = file.iter_batches(_BATCH_ROWS)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (OSError, pa.ArrowException) as e:
+            raise InputError(
+                f"{path}: cannot read the reference: {e}",
+                next_step="write this file again",
+                path=str(path),
+            ) from e
+        if batch is None:
+            return
+        yield views.free_batch(batch)
+
+
+def _score(
+    batches: Iterable[pa.RecordBatch], scorer: Scorer, group_column: str | None, target: Path
+) -> pa.Table | None:
     """Write the scored rows to `target`; returns a sample of them, None where there are none."""
     sample, scored_rows, position = FixedSample(SAMPLE_ROWS), 0, 0
     writer: pa.ipc.RecordBatchStreamWriter | None = None
     with ThreadPoolExecutor() as threads, pa.OSFile(str(target), "wb") as sink:
-        for batch in file.iter_batches(_BATCH_ROWS):
+        for batch in batches:
             predictions, refused = scorer.score_rows(batch.select(scorer.columns), threads.map)
             position += batch.num_rows
             if len(refused):

@@ -91,7 +91,7 @@ def parity(spec: PipelineSpec, low: Bound, high: Bound, *, sinks: Sequence[str] 
         sinks: `topic`, `store`; by default all of the stream's.
 
     Raises:
-        UsageError: the stream has no such sink, or has not come so far.
+        UsageError: the stream has no such sink, has not come so far, or the window is empty: nothing was compared.
         ModelError: a model that scored rows is not in the registry any more.
     """
     stream = stream_of(spec)
@@ -166,7 +166,7 @@ class _Batch:
         self._input.parent.mkdir()
         with pq.ParquetWriter(self._input, plan.schema) as writer:
             for records in reader.read(window):
-                decoded = plan.score.decoder.decode(records.values)
+                decoded = plan.score.decoder.decode(records.decodable)
                 codes, partitions = records.partition_codes()
                 names = pa.array([str(partition) for partition in partitions], pa.string())
                 self._sources.append(names.take(arrays.from_numpy(codes[decoded.rows])))

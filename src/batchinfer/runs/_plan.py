@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -118,7 +119,8 @@ def make_plan(spec: PipelineSpec, parameters: Mapping[str, str], loaded: Loaded 
 
     Raises:
         UsageError: a parameter is missing, unknown or empty, or contradicts the folders of the input.
-        SpecError: the transform, the suite, the reference or a partition column does not exist.
+        SpecError: the transform, the suite, the reference or a partition column does not exist, or the results are to
+            be written where the input lies.
         ModelError: no such model, or it cannot be loaded.
         NoInput: there is nothing to score.
         InputError: the input is not what the pipeline takes.
@@ -135,6 +137,7 @@ def make_plan(spec: PipelineSpec, parameters: Mapping[str, str], loaded: Loaded 
     loaded = loaded or load(spec)
     transform, scorer, drift = loaded.transform, loaded.scorer, loaded.drift
     found = source.discover(input_path)
+    _check_apart(output_path, found)
     sensitive = loaded.sensitive
     _check_sensitive(found, sensitive, scorer)
     key, carry = source.kept_fields(found, spec.input.key, spec.output.carry)
@@ -198,7 +201,7 @@ def check_parameters(spec: PipelineSpec, parameters: Mapping[str, str]) -> None:
     """Hold the parameters' names and values against the spec.
 
     Raises:
-        UsageError: the spec has no such parameter, or its value is empty.
+        UsageError: the spec has no such parameter, or its value is no text, or empty.
     """
     known = {
         *parameters_of(spec.input.path),
@@ -212,8 +215,31 @@ def check_parameters(spec: PipelineSpec, parameters: Mapping[str, str]) -> None:
                 next_step=f"it takes {', '.join(sorted(known)) or 'none'}",
                 parameter=name,
             )
+        if not isinstance(value, str):
+            raise UsageError(
+                f"the parameter '{name}' is of the type {type(value).__name__}, expected a text",
+                next_step="write it as the input's path has it, as {'ds': '2013-01-08'}",
+                parameter=name,
+            )
         if not value:
             raise UsageError(f"the parameter '{name}' is empty", parameter=name)
+
+
+def _check_apart(output_path: str, found: source.Discovered) -> None:
+    """A table among the input's files would make them unreadable, and be read as input itself."""
+    table = f"{_whole(output_path).rstrip('/')}/"
+    for file in found.files:
+        if _whole(file.input.path).startswith(table):
+            raise SpecError(
+                f"output.path = '{output_path}': the input's files lie in it, as {file.input.path}",
+                next_step="write the results to a folder of their own",
+                path=file.input.path,
+            )
+
+
+def _whole(path: str) -> str:
+    path = path.removeprefix("file://")
+    return path if "://" in path else os.path.abspath(path)  # noqa: PTH100  # many files: no look at the disk
 
 
 def _check_sensitive(found: source.Discovered, sensitive: Sensitive, scorer: Scorer) -> None:

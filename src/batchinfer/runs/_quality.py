@@ -120,7 +120,9 @@ def judge_suite(
     judged = checks.judge(reduce(SuiteTally.merge, tallies or [checks.nothing(plan.schema)]))
     failed = [(check, judgement) for check, judgement in judged if not judgement.success]
     broken = tuple(
-        _said(check, judgement) for check, judgement in failed if _stops(check, judgement, quality)
+        _said(check, judgement, plan.sensitive)
+        for check, judgement in failed
+        if _stops(check, judgement, quality)
     )
     summary = {
         "suite": plan.suite.name,
@@ -198,13 +200,23 @@ def _told(check: Check, judgement: Judgement) -> dict[str, Any]:
     return told
 
 
-def _said(check: Check, judgement: Judgement) -> str:
-    told = _told(check, judgement)
-    if "unexpected_count" in told:
-        of = f"of {told['element_count']} rows" if "element_count" in told else "unexpected values"
-        found = f"{told['unexpected_count']} {of}"
-    elif "observed_value" in judgement.result:
+def _said(check: Check, judgement: Judgement, sensitive: Sensitive) -> str:
+    result, told = judgement.result, _told(check, judgement)
+    sets = [
+        f"{result[f'{kind}_count']} {kind}"
+        for kind in ("unexpected", "missing")
+        if result.get(f"{kind}_count")
+    ]
+    if "exception_message" in result:
+        found = f"Great Expectations could not judge it: {result['exception_message']}"
+    elif "unexpected_count" in told and "element_count" in told:
+        found = f"{told['unexpected_count']} of {told['element_count']} rows"
+    elif sets:
+        found = f"{' and '.join(sets)} values"
+    elif "observed_value" in result:
         found = f"observed {told.get('observed_value')}"
-    else:
+    elif concerns(check.expectation, sensitive):
         found = "what was observed is sensitive"
+    else:
+        found = "it does not hold"
     return f"{check.expectation.name}: {found}"

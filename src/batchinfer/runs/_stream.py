@@ -14,6 +14,7 @@ from typing import Protocol
 
 from batchinfer.errors import BatchinferError, BrokerRefused
 from batchinfer.runs._stream_drift import DriftWindows
+from batchinfer.runs._stream_encoding import PredictionEncoders
 from batchinfer.runs._stream_plan import StreamPlan, StreamPlanner, stream_of
 from batchinfer.runs._stream_refresh import CurrentPlan
 from batchinfer.runs._stream_report import StreamReport
@@ -30,12 +31,12 @@ from batchinfer.streaming import (
     MicroBatch,
     Offsets,
     Reading,
+    Score,
     StreamService,
     TopicPartition,
     TopicPlan,
     TopicSink,
     open_client,
-    open_encoder,
 )
 
 _log = logging.getLogger("batchinfer.stream")
@@ -119,6 +120,8 @@ class _Job:
         table = open_table(plan) if "store" in stream.sinks else None
         client = open_client(stream)
         partitions = _topics(client, plan)
+        encoders = PredictionEncoders(stream)
+        encoders.provide(plan)
         consumer = client.consumer(plan.group)
         ends: Offsets | None = None
         with ExitStack() as closing:
@@ -129,7 +132,17 @@ class _Job:
             windows = DriftWindows(plan) if plan.drift is not None else None
             if windows is not None:
                 closing.callback(windows.close)
-            follow = windows.follow if windows is not None else _nobody_follows
+
+            def follow(moved: StreamPlan) -> None:
+                encoders.provide(moved)
+                if windows is not None:
+                    windows.follow(moved)
+
+            def score() -> Score:
+                now = self.plan
+                scored = now.score if table is None else storable(now.score, table)
+                return topics.encoded(scored, encoders.of(now))
+
             self.current = CurrentPlan(self._planner, plan, stream.refresh_seconds, follow)
             closing.callback(self.current.close)
             topics = _topic_sink(client, plan, consumer)
@@ -137,9 +150,7 @@ class _Job:
                 consumer=consumer,
                 topic=stream.input_topic,
                 sinks=[topics] if table is None else [topics, table_sink(plan, table, consumer)],
-                score=lambda: topics.encoded(
-                    self.plan.score if table is None else storable(self.plan.score, table)
-                ),
+                score=score,
                 flow=_flow(plan),
                 meter=self.meter,
                 watcher=_Watchers(windows, ErrorBudget(_budget(plan))),
@@ -209,7 +220,6 @@ def _topic_sink(client: Client, plan: StreamPlan, consumer: Consumer) -> TopicSi
     )
     return TopicSink(
         topics,
-        open_encoder(plan.score.path.result_schema, stream.output_format, stream.output_topic or ""),
         lambda: client.producer(transactional_id),
         own_id=stream.instance_id is None,
         committed=consumer.committed,
@@ -263,10 +273,6 @@ def _shown(progress: StreamProgress | None, plan: StreamPlan, meter: Meter) -> I
         thread.join()
 
 
-def _nobody_follows(plan: StreamPlan) -> None:
-    """Without drift nobody has to know."""
-
-
 def _told(plan: StreamPlan) -> dict[str, str]:
     manifest = plan.scorer.bundle.manifest
     return {"name": manifest.name, "version": manifest.version, "digest": manifest.digest}
@@ -277,6 +283,7 @@ def _summed(report: StreamReport, job: _Job) -> StreamReport:
     letters = sum(now.dead_letters.values())
     latency = {f"p{share}": now.quantile_ms(share / 100) for share in (50, 99)}
     return report.with_(
+        run_id=job.plan.run_id,
         model=_told(job.plan),
         messages={"read": now.messages, "predicted": now.messages - letters, "dead_letters": letters},
         rows=now.rows,

@@ -245,7 +245,7 @@ def _type(name: str, text: str) -> pa.DataType:
         inner, _, size = word[5:].partition(">")
         if not size:
             return pa.list_(_type(name, inner))
-        if size.strip("[]").isdigit():
+        if size.strip("[]").isdigit() and int(size.strip("[]")):
             return pa.list_(_type(name, inner), int(size.strip("[]")))
     raise SpecError(
         f"stream.columns: '{name}' has the type '{text}'; allowed are {', '.join(_TYPES)}, timestamp[us], "

@@ -84,8 +84,6 @@ def repair_stream(spec: PipelineSpec, low: Bound, high: Bound, *, model: str | N
         names = sources(reader.partitions)
         reached = {names[source]: at for source, at in table.positions(list(names)).items()}
         window = reader.window(low, high, reached)
-        if not window:
-            raise UsageError("the window holds no offset", next_step="see --from and --to")
         return _Repair(plan, table).run(reader, window)
 
 

@@ -31,6 +31,7 @@ from batchinfer.streaming import (
     TopicPartition,
     header_array,
     open_client,
+    own_headers,
 )
 
 _log = logging.getLogger("batchinfer.stream")
@@ -140,7 +141,7 @@ class _Replay:
         rows: list[dict[str, Any]] = []
         headers = []
         for row in records.batch.to_pylist():
-            told = {h["key"]: h["value"] or b"" for h in row["headers"] or ()}
+            told = {h["key"] or "": h["value"] or b"" for h in row["headers"] or ()}
             reason = told.get(PREFIX + "reason", b"").decode(errors="replace")
             if self._reason is not None and self._reason not in reason:
                 self.left["another reason"] += 1
@@ -148,10 +149,9 @@ class _Replay:
             if PREFIX + "value_bytes" in told:
                 self.left["their values are at their sources alone"] += 1
                 continue
-            times = int(told.get(REPLAYED, b"0") or b"0") + 1
-            own = [(h["key"], h["value"]) for h in row["headers"] or () if not h["key"].startswith(PREFIX)]
+            times = _number(told.get(REPLAYED, b"")) + 1
             rows.append(row)
-            headers.append([*own, (REPLAYED, str(times).encode())])
+            headers.append([*own_headers(row["headers"]), (REPLAYED, str(times).encode())])
         return Outgoing(
             self._to,
             arrays.from_bytes([row["value"] for row in rows]),
@@ -159,3 +159,8 @@ class _Replay:
             header_array(headers, len(headers)),
             pa.array([row["timestamp_ms"] for row in rows], pa.int64()),
         )
+
+
+def _number(text: bytes) -> int:
+    """How often it says; never where somebody else has written what is no number."""
+    return int(text) if text.isdigit() else 0

@@ -13,13 +13,13 @@ class StreamReport:
     """What `batchinfer stream --json` prints.
 
     Attributes:
-        run_id: derived from pipeline, spec and model; it stands in each result row.
+        run_id: derived from pipeline, spec and the model that scored last; it stands in the rows of that one.
         status: done or failed.
         pipeline: the spec's name.
         model: name, version and digest of the bundle that scored last.
         messages: read = predicted + dead_letters, all committed.
         rows: result rows committed.
-        dead_letters: by reason.
+        dead_letters: by reason; beyond a hundred different ones together, as `other reasons`.
         expectations: dead letters by the expectation that refused them.
         models: messages by the model that scored them.
         batches: micro-batches; `commits` of them, `aborted` ones that were done again; `rebalances`.

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
-import numpy as np
-
-from batchinfer.core import arrays
 from batchinfer.runs._stream_plan import StreamPlan
 from batchinfer.spec import PipelineSpec
 from batchinfer.store import Move, StreamedTable, open_stream_table
@@ -15,7 +11,6 @@ from batchinfer.streaming import (
     Consumer,
     MicroBatch,
     Records,
-    Refused,
     Score,
     TablePlan,
     TableSink,
@@ -69,23 +64,7 @@ def storable(score: Score, table: StreamedTable) -> Score:
     def scored(records: Records, polled_at: float) -> MicroBatch:
         batch = score(records, polled_at)
         found = table.unstorable(batch.results)
-        return _refused(batch, found) if found else batch
+        why = {int(batch.rows[row]): reason for row, reason in sorted(found.items(), reverse=True)}
+        return batch.refusing(why) if why else batch
 
     return scored
-
-
-def _refused(batch: MicroBatch, found: Mapping[int, str]) -> MicroBatch:
-    why = dict(zip(batch.refused.messages.tolist(), batch.refused.reasons, strict=True))
-    names = dict(zip(batch.refused.messages.tolist(), batch.refused.expectations, strict=True))
-    for row, reason in found.items():
-        why.setdefault(int(batch.rows[row]), reason)
-    order = sorted(why)
-    keep = ~np.isin(batch.rows, order)
-    return replace(
-        batch,
-        results=batch.results.filter(arrays.from_numpy(keep)),
-        rows=batch.rows[keep],
-        refused=Refused(
-            np.array(order, np.int64), [why[m] for m in order], [names.get(m, ()) for m in order]
-        ),
-    )

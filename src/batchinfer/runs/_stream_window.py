@@ -86,7 +86,7 @@ class TopicReader:
         A bound that names partitions leaves the others out.
 
         Raises:
-            UsageError: a partition or its offsets are not there, or no sink has come so far.
+            UsageError: a partition or its offsets are not there, no sink has come so far, or nothing is between them.
         """
         named = {*(low if isinstance(low, dict) else ()), *(high if isinstance(high, dict) else ())}
         if unknown := sorted(named - {p.partition for p in self.partitions}):
@@ -107,8 +107,18 @@ class TopicReader:
                     f"{partition}: the stream has come to offset {end}, and the window ends at {last}",
                     next_step="wait until it has, or end the window there",
                 )
+            if first > last and isinstance(low, dict) and isinstance(high, dict):
+                raise UsageError(
+                    f"{partition}: the window begins at offset {first}, and ends before it, at {last}",
+                    next_step="state each partition in both --from and --to, the lower offset in --from",
+                )
             if first < last:
                 window[partition] = (first, last)
+        if not window:
+            raise UsageError(
+                "the window holds no offset that the stream has come to",
+                next_step="see --from and --to, and that stream.group is the stream's",
+            )
         return window
 
     def _at(self, partition: TopicPartition, bound: Bound, end: int) -> int:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from batchinfer.core import InputFile
+from batchinfer.core import InputFile, views
 from batchinfer.errors import InputError
 
 SHOWN = 5
@@ -96,7 +96,7 @@ _Layouts = dict[str, tuple[pa.Schema, list[int]]]
 def _read_footer(filesystem: fs.FileSystem, path: str, info: fs.FileInfo, layouts: _Layouts) -> SourceFile:
     with filesystem.open_input_file(info.path) as opened, pq.ParquetFile(opened, pre_buffer=False) as file:
         metadata = file.metadata
-        arrow = pa.schema([pa.field(field.name, field.type) for field in file.schema_arrow])
+        arrow = pa.schema([pa.field(field.name, views.free_type(field.type)) for field in file.schema_arrow])
         words = arrow.to_string()
         schema, columns = layouts.get(words, (arrow, []))
         if len(columns) != metadata.num_columns:

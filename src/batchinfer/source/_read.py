@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchinfer.core import HIVE_NULL, InputFile, Slice, WorkUnit, arrays, files
+from batchinfer.core import HIVE_NULL, InputFile, Slice, WorkUnit, arrays, files, views
 from batchinfer.errors import InputChanged, InputError
 from batchinfer.source._files import changed, discover
 from batchinfer.source._footer import DECODING_ERRORS, column_of_leaves, hive_keys, reason_of
@@ -275,11 +275,11 @@ def _in_order(batch: pa.RecordBatch, layout: _Layout) -> pa.RecordBatch:
     """The wanted columns in order, those that the file lacks from its folders; no file's own metadata."""
     held = batch.schema.names
     if held == layout.wanted:
-        return pa.RecordBatch.from_arrays(batch.columns, names=held)
+        return pa.RecordBatch.from_arrays([views.free_column(column) for column in batch.columns], names=held)
 
     def column(name: str) -> pa.Array:
         if name in held:
-            return batch.column(held.index(name))
+            return views.free_column(batch.column(held.index(name)))
         if layout.folders[name] == HIVE_NULL:
             return pa.nulls(batch.num_rows, pa.string())
         return arrays.repeated(layout.folders[name], batch.num_rows)

@@ -10,7 +10,19 @@ from batchinfer.spec._section import FROZEN, Count, Name, Number
 from batchinfer.spec._urls import holds_password
 
 _Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
-_Settings = dict[str, str | int | float | bool]
+
+
+def _flat(settings: Any) -> Any:
+    for name, value in settings.items() if isinstance(settings, dict) else ():
+        if not isinstance(value, str | int | float):
+            raise ValueError(
+                f"stream: the client setting '{name}' takes text, a number, true or false; its name stands whole, "
+                "dots and all, as settings: {sasl.mechanism: PLAIN}"
+            )
+    return settings
+
+
+_Settings = Annotated[dict[str, str | int | float | bool], BeforeValidator(_flat)]
 _Seconds = Annotated[float, Number, Field(gt=0)]
 
 

@@ -80,16 +80,13 @@ class DeltaStore:
     def begin(self, run_id: str, schema: pa.Schema, partitions: Sequence[Partition]) -> Fence:
         """See `Store.begin`. Writes the run's marker, which proves that the table can be written."""
         _rules.check_partitions(self.path, self._partition_by, partitions)
+        _runs.refuse_url_parts(self.path)
         with translated(self.path, "open"):
             table = self._open()
             tokens = {p: str(token_of(table, p)) for p in partitions}
             self._check(table, delta_schema(schema, self._partition_by))
-            if table is None and files.exists(_runs.parquet_state(self.path)):
-                raise StoreError(
-                    f"{self.path}: a table of the Parquet store, whose rows a Delta table would not show",
-                    next_step="set output.store to parquet, or write to another output.path",
-                    table=self.path,
-                )
+            if table is None:
+                _runs.refuse_parquet(self.path)
         _runs.begin(self._state, run_id, schema)
         return Fence(tokens)
 

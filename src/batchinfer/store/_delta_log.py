@@ -89,10 +89,15 @@ def commits(table: Any, limit: int | None) -> list[dict[str, Any]]:
 
 
 def _commits_since(table: Any) -> int:
-    log, count = files.join(table.table_uri, "_delta_log"), 0
+    log, count = files.join(_location(table.table_uri), "_delta_log"), 0
     while files.exists(files.join(log, f"{table.version() + count + 1:020}.json")):
         count += 1
     return count
+
+
+def _location(table_uri: str) -> str:
+    """Where delta-rs says that a table is. It quotes some characters of a local path, Arrow reads them otherwise."""
+    return unquote(table_uri.removeprefix("file://")) if table_uri.startswith("file:///") else table_uri
 
 
 def entry_of(raw: dict[str, Any]) -> Entry | None:

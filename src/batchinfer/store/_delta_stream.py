@@ -13,11 +13,10 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
-from batchinfer.core import POSITION, SOURCE, Partition, StagedPart, StagingArea, files
+from batchinfer.core import POSITION, SOURCE, Partition, StagedPart, StagingArea, arrays, files
 from batchinfer.errors import BatchinferError, StoreError, Transient
 from batchinfer.store import _rules, _runs
 from batchinfer.store._delta_log import METADATA, commits
@@ -65,14 +64,11 @@ class DeltaStreamTable:
     def begin(self, schema: pa.Schema) -> None:
         """See `StreamTable.begin`."""
         self._schema = schema
+        _runs.refuse_url_parts(self.path)
         with translated(self.path, "open"):
             wanted = delta_schema(schema, self._partition_by)
-            if opened(self.path) is None and files.exists(_runs.parquet_state(self.path)):
-                raise StoreError(
-                    f"{self.path}: a table of the Parquet store, whose rows a Delta table would not show",
-                    next_step="write to another output.path",
-                    table=self.path,
-                )
+            if opened(self.path) is None:
+                _runs.refuse_parquet(self.path)
             table = opened(self.path) or created(self.path, wanted, self._partition_by, self._pipeline)
             check_table(self.path, self._partition_by, table, wanted)
 
@@ -231,6 +227,8 @@ class DeltaStreamTable:
         return self._stage(kept.cast(pa.schema(labels))), removed
 
     def _dataset(self, row: dict[str, Any]) -> Any:
+        import pyarrow.dataset as ds  # imports pandas
+
         filesystem, path = files.locate(files.join(self.path, row["path"]))
         return ds.dataset(path, filesystem=filesystem, format="parquet")
 
@@ -252,13 +250,16 @@ def _split(rows: pa.Table, partition_by: Sequence[str]) -> Iterator[tuple[Partit
     if not partition_by:
         yield (), rows
         return
-    names = list(partition_by)
-    for values in rows.select(names).group_by(names).aggregate([]).to_pylist():
-        mask: Any = None
-        for name in names:
-            here = pc.equal(rows[name], values[name])
-            mask = here if mask is None else pc.and_(mask, here)
-        yield tuple((name, values[name]) for name in names), rows.filter(mask).drop_columns(names)
+    columns = [rows[name].combine_chunks().dictionary_encode() for name in partition_by]
+    groups = np.zeros(rows.num_rows, np.int64)
+    for column in columns:
+        groups = groups * len(column.dictionary) + arrays.to_numpy(column.indices)[0]
+    for group in np.unique(groups):
+        here = groups == group
+        first = int(here.argmax())
+        values = (column[first].as_py() for column in columns)
+        piece = rows.filter(arrays.from_numpy(here)).drop_columns(list(partition_by))
+        yield tuple(zip(partition_by, values, strict=True)), piece
 
 
 def _partition(row: Mapping[str, Any], partition_by: Sequence[str]) -> Partition:

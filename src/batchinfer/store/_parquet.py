@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from batchinfer.core import (
@@ -208,6 +207,8 @@ class ParquetStore:
         if not self._table.is_dir():
             raise StoreError(f"{self.path}: no table here", path=self.path)
         columns = pa.schema([pa.field(name, pa.string()) for name in self._partition_by])
+        import pyarrow.dataset as ds  # imports pandas
+
         layout = ds.HivePartitioning(columns, segment_encoding="uri")
         found = ds.dataset(self.path, format="parquet", partitioning=layout)
         for _ in range(10):  # a listing in the midst of an exchange may have come back empty

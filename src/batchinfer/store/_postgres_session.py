@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchinfer.errors import BatchinferError, MissingExtra, StoreError, Transient
+from batchinfer.errors import BatchinferError, StoreError, Transient, needs
 
 _SETTINGS = {
     "client_encoding": "UTF8",
@@ -171,11 +171,6 @@ def _passes(state: str, said: str, error: Exception) -> bool:
 
 
 def _driver() -> Any:
-    try:
+    with needs("postgres", "the postgres store"):
         from adbc_driver_postgresql import dbapi
-    except ImportError as e:
-        raise MissingExtra(
-            "the postgres store needs the package adbc-driver-postgresql",
-            next_step="pip install 'batchinfer[postgres]'",
-        ) from e
     return dbapi

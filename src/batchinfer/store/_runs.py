@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from batchinfer.core import Partition, StagedPart, files
 from batchinfer.errors import StoreError
 
 _SCHEMA = "schema.arrow"
+_URL_PARTS = re.compile(r"[#?]|%[0-9A-Fa-f]{2}")
 
 
 def absolute(path: str) -> str:
@@ -23,6 +25,37 @@ def parquet_state(path: str) -> str:
     """Where the Parquet store keeps what it knows of the table at `path`: a hidden sibling."""
     folder, _, name = path.rstrip("/").rpartition("/")
     return f"{folder}/.{name}.batchinfer"
+
+
+def refuse_url_parts(path: str) -> None:
+    """delta-rs takes a local path for a URL where such characters stand in it: it writes to one place, reads another.
+
+    Raises:
+        StoreError: the path has such a character.
+    """
+    if "://" not in path and (found := _URL_PARTS.search(path)):
+        raise StoreError(
+            f"{path}: Delta Lake's library reads '{found[0]}' in a path as a part of a URL",
+            next_step="write to an output.path without it, or set output.store to parquet",
+            table=path,
+        )
+
+
+def refuse_parquet(path: str) -> None:
+    """Where no Delta table is yet, none may begin in or in place of a table of the Parquet store.
+
+    Raises:
+        StoreError: the Parquet store has a table at `path`, or its state of one that was deleted.
+    """
+    state = parquet_state(path)
+    if files.exists(state):
+        raise StoreError(
+            f"{path}: a table of the Parquet store, whose rows a Delta table would not show; {state} holds its state",
+            next_step="set output.store to parquet, write to another output.path, or delete that table together "
+            "with its state",
+            table=path,
+            state=state,
+        )
 
 
 def begin(state: str, run_id: str, schema: pa.Schema) -> None:

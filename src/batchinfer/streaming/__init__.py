@@ -2,7 +2,7 @@
 
 from batchinfer.streaming._adapters import open_client, open_decoder, open_encoder
 from batchinfer.streaming._budget import ErrorBudget
-from batchinfer.streaming._dead_letters import PREFIX, REPLAYED
+from batchinfer.streaming._dead_letters import PREFIX, REPLAYED, own_headers
 from batchinfer.streaming._embedded import EmbeddedBroker
 from batchinfer.streaming._flight import Score
 from batchinfer.streaming._meter import Meter, Reading
@@ -71,6 +71,7 @@ __all__ = [
     "open_client",
     "open_decoder",
     "open_encoder",
+    "own_headers",
     "table_columns",
     "with_partition",
 ]

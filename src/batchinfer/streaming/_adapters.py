@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from batchinfer.errors import MissingExtra, SpecError
+from batchinfer.errors import SpecError, needs
 from batchinfer.spec import FormatSpec, StreamSpec
 from batchinfer.streaming._ports import Client, Decoder, Encoder
 
@@ -73,11 +73,5 @@ def open_encoder(schema: pa.Schema, spec: FormatSpec, topic: str) -> Encoder:
 
 def _adapter(table: Mapping[str, str], name: str) -> Any:
     module, _, attribute = table[name].partition(":")
-    try:
+    with needs("kafka", f"'{name}'"):
         return getattr(import_module(module), attribute)
-    except ModuleNotFoundError as e:
-        raise MissingExtra(
-            f"'{name}' needs the package {e.name}, which is not installed",
-            next_step="pip install 'batchinfer[kafka]'",
-            package=e.name,
-        ) from e

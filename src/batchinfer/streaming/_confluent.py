@@ -26,7 +26,15 @@ from batchinfer.errors import (
 )
 from batchinfer.spec import StreamSpec
 from batchinfer.streaming._ports import Listener
-from batchinfer.streaming._records import RECORDS, Offsets, Outgoing, Records, TopicPartition, header_array
+from batchinfer.streaming._records import (
+    RECORDS,
+    UNREADABLE,
+    Offsets,
+    Outgoing,
+    Records,
+    TopicPartition,
+    header_array,
+)
 
 _log = logging.getLogger("batchinfer.kafka")
 _Found = TypeVar("_Found")
@@ -107,6 +115,10 @@ class ConfluentClient:
 
     def consumer(self, group: str) -> ConfluentConsumer:
         """See `Client.consumer`."""
+        if not (group.isascii() and group.isprintable()):  # librdkafka would send no offsets for it
+            raise SpecError(
+                f"stream.group: '{group}': confluent-kafka takes ASCII characters alone", key="stream.group"
+            )
         defaults: dict[str, Any] = {
             "session.timeout.ms": 10_000,
             "partition.assignment.strategy": "cooperative-sticky",
@@ -515,7 +527,7 @@ class ConfluentProducer:
 
 def _records(messages: Sequence[ck.Message]) -> Records:
     count, message = len(messages), ck.Message
-    headers = list(map(message.headers, messages))
+    headers = _headers(messages)
     topics = list(map(message.topic, messages))
     names = sorted(set(topics))
     codes = (
@@ -537,6 +549,22 @@ def _records(messages: Sequence[ck.Message]) -> Records:
         arrays.from_numpy(np.fromiter(map(message.offset, messages), np.int64, count)),
     ]
     return Records(pa.RecordBatch.from_arrays(columns, schema=RECORDS))
+
+
+def _headers(messages: Sequence[ck.Message]) -> list[Any]:
+    """The messages' headers.
+
+    Each is asked once: of a name that is not UTF-8 the client makes an error, and at the second time a list with a hole
+    in it, which ends the process of who looks there (confluent-kafka 2.16).
+    """
+    found: list[Any] = []
+    asked = map(ck.Message.headers, messages)
+    while len(found) < len(messages):
+        try:
+            found.extend(asked)
+        except SystemError:
+            found.append(UNREADABLE)
+    return found
 
 
 def _fetch_bytes(max_queue_mb: float) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from batchinfer.core import arrays
 from batchinfer.streaming._ports import MicroBatch
@@ -20,8 +21,9 @@ def dead_letters(topic: str, batch: MicroBatch, pipeline: str, limit_bytes: int)
     """The refused messages of a batch: original value, key, headers and timestamp, with our headers after them.
 
     Our headers are `batchinfer.reason`, `.expectations` (a JSON list), `.source_topic`, `.source_partition`,
-    `.source_offset`, `.model` and `.pipeline`. A value that the topic does not take is left out, and
-    `batchinfer.value_bytes` says how long it was: it is still where the source headers say.
+    `.source_offset`, `.model` and `.pipeline`. Headers that cannot be read are left out. So is a
+    value that the topic does not take, and `batchinfer.value_bytes` says how long it was: it is still where the source
+    headers say.
     """
     letters = batch.records.take(batch.refused.messages)
     values, keys = letters.values.to_pylist(), letters.keys.to_pylist()
@@ -30,7 +32,7 @@ def dead_letters(topic: str, batch: MicroBatch, pipeline: str, limit_bytes: int)
     offsets = letters.offsets.to_pylist()
     headers = []
     for place, (code, offset) in enumerate(zip(codes.tolist(), offsets, strict=True)):
-        kept = [(h["key"], h["value"]) for h in own[place] or () if not h["key"].startswith(PREFIX)]
+        kept = own_headers(own[place])
         kept += [(h["key"], h["value"]) for h in own[place] or () if h["key"] == REPLAYED]
         told = {
             "reason": batch.refused.reasons[place],
@@ -53,6 +55,12 @@ def dead_letters(topic: str, batch: MicroBatch, pipeline: str, limit_bytes: int)
         header_array(headers, len(headers)),
         letters.timestamps,
     )
+
+
+def own_headers(headers: Sequence[Mapping[str, Any]] | None) -> list[Header]:
+    """A message's own, without ours and without what stands for those that cannot be read."""
+    named = [(h["key"], h["value"]) for h in headers or () if h["key"] is not None]
+    return [(name, value) for name, value in named if not name.startswith(PREFIX)]
 
 
 def _size(value: bytes, key: bytes | None, headers: Sequence[Header]) -> int:

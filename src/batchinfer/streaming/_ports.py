@@ -7,7 +7,7 @@ thread alone; decoders and encoders from several threads at a time. Adapters are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Protocol
@@ -267,6 +267,23 @@ class MicroBatch:
                 places[self.refused.messages[messages]],
                 list(compress(self.refused.reasons, messages)),
                 list(compress(self.refused.expectations, messages)),
+            ),
+        )
+
+    def refusing(self, why: Mapping[int, str]) -> MicroBatch:
+        """With these messages, by their index, refused too, as a whole; who was refused keeps its own reason."""
+        told = dict(zip(self.refused.messages.tolist(), self.refused.reasons, strict=True))
+        names = dict(zip(self.refused.messages.tolist(), self.refused.expectations, strict=True))
+        told = {**why, **told}
+        order = np.array(sorted(told), np.int64)
+        keep = arrays.from_numpy(~np.isin(self.rows, order))
+        return replace(
+            self,
+            results=self.results.filter(keep),
+            values=None if self.values is None else self.values.filter(keep),
+            rows=self.rows[~np.isin(self.rows, order)],
+            refused=Refused(
+                order, [told[m] for m in order.tolist()], [names.get(m, ()) for m in order.tolist()]
             ),
         )
 

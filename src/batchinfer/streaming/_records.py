@@ -9,11 +9,14 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchinfer.core import arrays
 
 HEADERS = pa.list_(pa.struct([pa.field("key", pa.string()), pa.field("value", pa.large_binary())]))
 """The headers of a message: in order, a key may stand several times. Null where there are none."""
+UNREADABLE: list[tuple[str | None, bytes | None]] = [(None, None)]
+"""In the place of headers that a client cannot read, as one of them has a name that is not UTF-8."""
 RECORDS = pa.schema(
     [
         pa.field("value", pa.large_binary()),
@@ -64,7 +67,7 @@ class Records:
         *,
         values: Sequence[bytes | None],
         keys: Sequence[bytes | None],
-        headers: Sequence[Sequence[tuple[str, bytes | None]] | None] | None,
+        headers: Sequence[Sequence[tuple[str | None, bytes | None]] | None] | None,
         timestamps: Sequence[int | None],
         partitions: Sequence[TopicPartition],
         offsets: Sequence[int],
@@ -108,6 +111,24 @@ class Records:
     def values(self) -> pa.LargeBinaryArray:
         """The messages' values; null is a tombstone."""
         return self.batch.column("value")
+
+    @property
+    def decodable(self) -> pa.LargeBinaryArray:
+        """The values, null where the headers cannot be read: who cannot give them back refuses the message."""
+        if self.headers.null_count == len(self):
+            return self.values
+        unreadable = self.unreadable()
+        if not unreadable.any():
+            return self.values
+        return pc.if_else(arrays.from_numpy(unreadable), pa.scalar(None, self.values.type), self.values)
+
+    def unreadable(self) -> npt.NDArray[np.bool_]:
+        """Which messages have headers that cannot be read."""
+        found = np.zeros(len(self), np.bool_)
+        names = self.headers.flatten().field("key")
+        if names.null_count:
+            found[arrays.to_numpy(pc.list_parent_indices(self.headers).filter(pc.is_null(names)))[0]] = True
+        return found
 
     @property
     def keys(self) -> pa.LargeBinaryArray:
@@ -189,7 +210,7 @@ class Outgoing:
 
 
 def header_array(
-    headers: Sequence[Sequence[tuple[str, bytes | None]] | None] | None, rows: int
+    headers: Sequence[Sequence[tuple[str | None, bytes | None]] | None] | None, rows: int
 ) -> pa.ListArray:
     """Headers of so many messages as `HEADERS`; None for none at all."""
     if headers is None:
@@ -198,8 +219,16 @@ def header_array(
     offsets = np.zeros(rows + 1, np.int32)
     np.cumsum([len(each or ()) for each in headers], out=offsets[1:])
     structs = pa.StructArray.from_arrays(
-        [arrays.from_texts([key for key, _ in pairs]), arrays.from_bytes([value for _, value in pairs])],
+        [_names([key for key, _ in pairs]), arrays.from_bytes([value for _, value in pairs])],
         fields=list(HEADERS.value_type),
     )
     none = arrays.from_numpy(np.diff(offsets) == 0)
     return pa.ListArray.from_arrays(arrays.from_numpy(offsets), structs, type=HEADERS, mask=none)
+
+
+def _names(names: Sequence[str | None]) -> pa.StringArray:
+    texts = arrays.from_texts([name or "" for name in names])
+    if None not in names:
+        return texts
+    known = arrays.from_numpy(np.array([name is not None for name in names]))
+    return pc.if_else(known, texts, pa.scalar(None, texts.type))

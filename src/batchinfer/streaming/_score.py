@@ -16,6 +16,7 @@ from batchinfer.streaming._records import Records
 
 _OF_THE_ROWS = (InputError, ModelError, TransformError)
 """What a batch may be refused with for the sake of some of its rows."""
+_NO_HEADERS = "a header's name is not UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class MessageScorer:
         Raises:
             Transient: the decoder's schema registry cannot be reached.
         """
-        decoded = self.decoder.decode(records.values)  # 2
+        decoded = self.decoder.decode(records.decodable)  # 2
         pieces = self._score(decoded.batch, self._lineage(records, decoded))  # 3 and 4
         why: dict[int, list[Reason]] = {}
         for start, piece in pieces:
@@ -50,7 +51,7 @@ class MessageScorer:
             else:
                 for place, message in enumerate(rows.tolist()):
                     why.setdefault(message, []).append(piece.refused.reason(place))
-        refused = _refused(decoded, why)
+        refused = _refused(decoded, why, records.unreadable())
         results, rows = self._results(decoded, pieces, refused)
         profiles = [p.profile for _, p in pieces if isinstance(p, Scored) and p.profile is not None]
         profile = profiles[0] if profiles else None
@@ -128,8 +129,10 @@ def _others(piece: Scored) -> npt.NDArray[np.int64]:
     return np.flatnonzero(others)
 
 
-def _refused(decoded: Decoded, why: dict[int, list[Reason]]) -> Refused:
-    told: dict[int, tuple[str, tuple[str, ...]]] = {m: (text, ()) for m, text in decoded.rejected}
+def _refused(decoded: Decoded, why: dict[int, list[Reason]], unreadable: npt.NDArray[np.bool_]) -> Refused:
+    told: dict[int, tuple[str, tuple[str, ...]]] = {
+        m: (_NO_HEADERS if unreadable[m] else text, ()) for m, text in decoded.rejected
+    }
     for message, reasons in why.items():
         first = reasons[0]
         names = tuple(dict.fromkeys(name for reason in reasons for name in reason.expectations))

@@ -161,7 +161,7 @@ class TableSink:
         for partition in partitions:
             self._durable.pop(partition, None)
             self._reached.pop(partition, None)
-        gone = pa.array([str(partition) for partition in partitions], pa.string())
+        gone = arrays.from_texts([str(partition) for partition in partitions])
         kept = [
             b.filter(pc.invert(pc.is_in(b.column(SOURCE).cast(pa.string()), gone))) for b in self._gathered
         ]
@@ -212,19 +212,21 @@ def with_partition(batch: MicroBatch, partition: Mapping[str, str]) -> pa.Record
 
 def _days(milliseconds: pa.Int64Array) -> pa.StringArray:
     """UTC days, as 2013-01-31."""
-    values, _ = arrays.to_numpy(pc.fill_null(milliseconds, 0))
+    values, present = arrays.to_numpy(milliseconds)
+    if present is not None:
+        values = np.where(present, values, 0)
     days, places = np.unique(values // 86_400_000, return_inverse=True)
-    names = pa.array(np.datetime_as_string(days.astype("datetime64[D]")).tolist(), pa.string())
+    names = arrays.from_texts(np.datetime_as_string(days.astype("datetime64[D]")).tolist())
     texts = names.take(arrays.from_numpy(places.reshape(-1)))
-    return pc.if_else(pc.is_valid(milliseconds), texts, UNKNOWN)
+    return pc.if_else(pc.is_valid(milliseconds), texts, arrays.repeated(UNKNOWN, len(texts)))
 
 
 def _texts(column: pa.Array) -> pa.StringArray:
     if pa.types.is_timestamp(column.type):
         texts = _days(column.cast(pa.timestamp("ms"), safe=False).cast(pa.int64()))
     elif pa.types.is_date32(column.type):
-        texts = _days(pc.multiply(column.cast(pa.int32()).cast(pa.int64()), 86_400_000))
+        texts = _days(column.cast(pa.timestamp("ms")).cast(pa.int64()))
     else:
         texts = column.cast(pa.string())
-    none = pc.is_in(texts, pa.array([None, "", HIVE_NULL], pa.string()))
-    return pc.if_else(none, UNKNOWN, texts)
+    named = pc.invert(pc.or_(pc.is_null(texts), pc.is_in(texts, arrays.from_texts(["", HIVE_NULL]))))
+    return pc.if_else(named, texts, arrays.repeated(UNKNOWN, len(texts)))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from batchinfer.core import arrays
 from batchinfer.errors import (
@@ -20,7 +19,7 @@ from batchinfer.errors import (
 )
 from batchinfer.streaming._dead_letters import dead_letters
 from batchinfer.streaming._flight import Score
-from batchinfer.streaming._ports import Encoder, MicroBatch, Producer, Refused
+from batchinfer.streaming._ports import Encoder, MicroBatch, Producer
 from batchinfer.streaming._records import Offsets, Outgoing, Records, TopicPartition
 
 _log = logging.getLogger("batchinfer.stream")
@@ -49,7 +48,6 @@ class TopicSink:
 
     Args:
         plan: where to write.
-        encoder: makes the predictions' values.
         producer: makes a new producer; called again where one has become unusable.
         own_id: whether nobody else can have the producers' transactional id, so that a fenced one only timed out.
         committed: the group's progress: `Consumer.committed`.
@@ -59,7 +57,6 @@ class TopicSink:
     def __init__(
         self,
         plan: TopicPlan,
-        encoder: Encoder,
         producer: Callable[[], Producer],
         *,
         own_id: bool,
@@ -67,7 +64,6 @@ class TopicSink:
         group: Callable[[], object],
     ) -> None:
         self._plan = plan
-        self._encoder = encoder
         self._make = producer
         self._own_id = own_id
         self._producer: Producer | None = None
@@ -77,16 +73,32 @@ class TopicSink:
         self._letter_limit = plan.letter_limit_bytes
         self._output_limit = plan.output_limit_bytes
 
-    def encoded(self, score: Score) -> Score:
-        """Score, and encode the predictions in the scoring thread too: the commit thread has enough to do."""
-        if self._plan.output is None:
+    def encoded(self, score: Score, encoder: Encoder | None) -> Score:
+        """Score, and encode the predictions in the scoring thread too: the commit thread has enough to do.
+
+        A message whose prediction is larger than the topic takes is refused. Without an encoder, `score` as it is.
+        """
+        if encoder is None:
             return score
 
         def scored(records: Records, polled_at: float) -> MicroBatch:
             batch = score(records, polled_at)
-            return replace(batch, values=self._encoder.encode(batch.results))
+            return self._within_limit(replace(batch, values=encoder.encode(batch.results)))
 
         return scored
+
+    def _within_limit(self, batch: MicroBatch) -> MicroBatch:
+        messages = batch.records
+        own = arrays.sizes(messages.keys)
+        if messages.headers.null_count < len(messages):
+            own = own + np.array([_bytes(each) for each in messages.headers.to_pylist()], np.int64)
+        assert batch.values is not None, "they were encoded"
+        large = batch.rows[arrays.sizes(batch.values) + own[batch.rows] > self._output_limit]
+        if not len(large):
+            return batch
+        return batch.refusing(
+            dict.fromkeys(large.tolist(), f"the prediction is larger than {self._plan.output} takes")
+        )
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> Offsets:
         """See `Sink.assigned`."""
@@ -120,39 +132,17 @@ class TopicSink:
     def _produce(self, producer: Producer, batch: MicroBatch) -> None:
         if self._plan.output is not None and batch.results.num_rows:
             assert batch.values is not None, "what is delivered was scored by `encoded`"
-            outgoing, too_large = self._predictions(self._plan.output, batch, batch.values)
-            if len(too_large):
-                batch = _refused_too(
-                    batch, too_large, f"the prediction is larger than {self._plan.output} takes"
+            messages = batch.records
+            if len(batch.rows) != len(messages) or not np.array_equal(batch.rows, np.arange(len(messages))):
+                messages = messages.take(batch.rows)
+            producer.produce_batch(
+                Outgoing(
+                    self._plan.output, batch.values, messages.keys, messages.headers, messages.timestamps
                 )
-            if len(outgoing):
-                producer.produce_batch(outgoing)
+            )
         if len(batch.refused):
             letters = dead_letters(self._plan.dead_letters, batch, self._plan.pipeline, self._letter_limit)
             producer.produce_batch(letters)
-
-    def _predictions(
-        self, topic: str, batch: MicroBatch, values: pa.LargeBinaryArray
-    ) -> tuple[Outgoing, list[int]]:
-        """The messages of the batch's results, and those input messages whose prediction is too large for one."""
-        messages = batch.records
-        if len(batch.rows) != len(messages) or not np.array_equal(batch.rows, np.arange(len(messages))):
-            messages = messages.take(batch.rows)
-        sizes = arrays.sizes(values) + arrays.sizes(messages.keys)
-        if messages.headers.null_count < len(messages):
-            sizes = sizes + np.array([_bytes(each) for each in messages.headers.to_pylist()], np.int64)
-        outgoing = Outgoing(topic, values, messages.keys, messages.headers, messages.timestamps)
-        if not len(sizes) or sizes.max() <= self._output_limit:
-            return outgoing, []
-        large = np.unique(batch.rows[sizes > self._output_limit])
-        keep = arrays.from_numpy(~np.isin(batch.rows, large))
-        return Outgoing(
-            topic,
-            outgoing.values.filter(keep),
-            outgoing.keys.filter(keep),
-            outgoing.headers.filter(keep),
-            outgoing.timestamps.filter(keep),
-        ), large.tolist()
 
     def _give_up(self, error: BatchinferError) -> None:
         """Undo the transaction; a producer that cannot even do that is left behind."""
@@ -211,17 +201,3 @@ class TopicSink:
 
 def _bytes(headers: list[dict[str, Any]] | None) -> int:
     return sum(len(h["key"]) + len(h["value"] or b"") + 10 for h in headers or ())
-
-
-def _refused_too(batch: MicroBatch, messages: list[int], reason: str) -> MicroBatch:
-    told = dict(
-        zip(
-            batch.refused.messages.tolist(),
-            zip(batch.refused.reasons, batch.refused.expectations, strict=True),
-            strict=True,
-        )
-    )
-    told |= dict.fromkeys(messages, (reason, ()))
-    order = sorted(told)
-    refused = Refused(np.array(order, np.int64), [told[m][0] for m in order], [told[m][1] for m in order])
-    return replace(batch, refused=refused)

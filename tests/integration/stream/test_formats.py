@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,13 @@ import pyarrow as pa
 import pytest
 from tests import streams
 from tests.conftest import Pipeline
+from tests.integration.stream.test_stream import add_second_version, running, until
 from tests.kafka import Broker
 from tests.messages import arrow, avro, avro_schema, framed, values
 from tests.schema_registry import schema_registry
 from tests.streams import Topics, committed, headers, ids, produce, with_stream
 
+from batchinfer.model import Registry
 from batchinfer.runs import stream
 from batchinfer.spec import FormatSpec
 from batchinfer.streaming import open_decoder
@@ -77,3 +82,46 @@ def test_each_row_of_a_message_of_arrow_is_predicted(kafka_broker: Broker, pipel
     report = stream(with_stream(pipeline, kafka_broker, topics, format="arrow"), until_end=True)
     assert (report.messages["read"], report.messages["dead_letters"]) == (11, 1)
     assert len(committed(kafka_broker, topics.output)) == 500
+
+
+def test_predictions_have_the_columns_of_the_model_that_the_alias_moves_to(
+    kafka_broker: Broker,
+    pipeline: Pipeline,
+    registry: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    mine = tmp_path / "models"
+    shutil.copytree(registry, mine)
+    topics = Topics.of(kafka_broker, 1)
+    told: dict[str, Any] = {"spec__registry": str(mine), "refresh_seconds": 0.05, "max_latency_ms": 5}
+    with schema_registry() as schemas, caplog.at_level(logging.INFO, "batchinfer.stream"):
+        told["output_format"] = {"kind": "avro", "registry": schemas.url}
+        with running(with_stream(pipeline, kafka_broker, topics, **told)) as (stop, ended):
+
+            def sent(count: int) -> None:
+                produce(kafka_broker, topics.input, (json.dumps(row(n)).encode() for n in range(count)))
+
+            def came(count: int) -> None:
+                until(lambda: len(committed(kafka_broker, topics.output)) == count, f"{count} predictions")
+
+            sent(3)
+            came(3)
+            for version, output, says in (("2", "other", "goes on scoring"), ("3", "twice", "from now on")):
+                schemas.incompatible = version == "2"
+                add_second_version(mine, tmp_path, output)
+                Registry(str(mine)).set_alias("linear", "champion", version)
+                until(lambda says=says: says in caplog.text, says)  # type: ignore[misc]
+                sent(3)
+                came(3 * int(version))
+            stop.set()
+            report = ended()
+        found = [json.loads(schema["schema"]) for schema in schemas.schemas]
+        read = pa.schema([("id", pa.int64()), ("twice", pa.float32()), ("_run_id", pa.string())])
+        decoder = open_decoder(read, FormatSpec(kind="avro", registry=schemas.url), Path())
+        decoded = decoder.decode(values([each.value() for each in committed(kafka_broker, topics.output)]))
+    assert report.models == {"linear@1": 6, "linear@3": 3}
+    assert [[field["name"] for field in schema["fields"]][2] for schema in found] == ["score", "twice"]
+    rows = decoded.batch.to_pylist()[-3:]
+    assert [each["twice"] for each in rows] == [2 * streams.score(n) for n in range(3)]
+    assert {each["_run_id"] for each in rows} == {report.run_id}

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -180,6 +181,46 @@ def test_a_stream_that_is_stopped_goes_on_where_it_was(kafka_broker: Broker, pip
     assert ids(committed(kafka_broker, topics.output)) == dict.fromkeys(range(5000), 1)
 
 
+_HANGS = """
+import sys, threading
+from batchinfer import runs
+from batchinfer.cli import _stream, main
+runs.stream = lambda *_, **__: print("up", flush=True) or threading.Event().wait()
+_stream._CLOSE_SECONDS = 0.2
+main(["stream", "run", sys.argv[1], "--set", "stream.drain_seconds=0.1"])
+"""
+
+
+def test_a_stop_that_brokers_keep_waiting_ends_all_the_same(pipeline: Pipeline) -> None:
+    file = pipeline.write_spec(stream={"input_topic": "in", "output_topic": "out"})
+    command = [sys.executable, "-c", _HANGS, str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+            process.terminate()
+            _, said = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 75, said
+    assert "not stopped within" in said
+
+
+def test_what_is_for_trying_says_plainly_what_is_wrong(tmp_path: Any) -> None:
+    from click.testing import CliRunner
+
+    from batchinfer.cli import main
+
+    for wrong in (["--port", "99999"], ["--partitions", "0"]):
+        said = CliRunner().invoke(main, ["kafka", "dev", *wrong])
+        assert said.exit_code == 2, said.output
+        assert wrong[1] in said.output
+    program = str(Path(streams.__file__).parents[1] / "streaming" / "produce_flights.py")
+    command = [sys.executable, program, "--data", str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+
+
 def test_members_share_a_topic_and_hand_partitions_over(kafka_broker: Broker, pipeline: Pipeline) -> None:
     if not kafka_broker.real:
         pytest.skip("rebalances are Apache Kafka's own")
@@ -248,10 +289,12 @@ def test_predictions_too_large_for_their_topic_become_dead_letters(
     small = kafka_broker.topic("out", 1, max_message_bytes="20000")
     topics = Topics(kafka_broker.topic("in", 1), small, kafka_broker.topic("dead", 1))
     produce(kafka_broker, topics.input, [message(0), _bad(note="z" * 50_000), message(2)])
-    stream(with_stream(pipeline, kafka_broker, topics), until_end=True)
+    report = stream(with_stream(pipeline, kafka_broker, topics), until_end=True)
     assert set(ids(committed(kafka_broker, topics.output))) == {0, 2}
     [letter] = committed(kafka_broker, topics.letters)
     assert b"larger than" in headers(letter)["batchinfer.reason"]
+    assert (report.messages, report.rows) == ({"read": 3, "predicted": 2, "dead_letters": 1}, 2)
+    assert report.dead_letters == {headers(letter)["batchinfer.reason"].decode(): 1}
 
 
 def test_rows_that_fail_a_check_name_the_expectation(kafka_broker: Broker, pipeline: Pipeline) -> None:
@@ -326,6 +369,38 @@ def test_dead_letters_are_sent_again_once(kafka_broker: Broker, pipeline: Pipeli
     assert sorted(filter(None, counts)) == [b"1", b"1"]
 
 
+class _Name(str):
+    """A header's name as some clients write it."""
+
+    def encode(self, *_: Any) -> bytes:
+        return b"\xff"
+
+
+def test_headers_of_any_kind_stop_neither_stream_nor_replay(kafka_broker: Broker, pipeline: Pipeline) -> None:
+    from kafka import KafkaProducer
+
+    topics = Topics.of(kafka_broker, 1)
+    spec = with_stream(pipeline, kafka_broker, topics)
+    producer = KafkaProducer(bootstrap_servers=kafka_broker.bootstrap_servers)
+    odd = [("", b"1"), ("twice", b"1"), ("twice", b""), ("é", b"\xff")]
+    told = [odd, [(_Name("x"), b"1")], odd, [("batchinfer.replayed", b"often"), *odd]]
+    for number, headers_ in enumerate(told):
+        value = b"?" if number == 3 else message(number)
+        producer.send(topics.input, value=value, key=str(number).encode(), headers=headers_)
+    producer.flush()
+    producer.close()
+    report = stream(spec, until_end=True)
+    assert report.dead_letters == {"a header's name is not UTF-8": 1, "not JSON: Expecting value": 1}
+    predictions = committed(kafka_broker, topics.output)
+    assert {each.key(): each.headers() for each in predictions} == {b"0": odd, b"2": odd}
+    letters = committed(kafka_broker, topics.letters)
+    assert [each.value() for each in letters] == [message(1), b"?"]
+    assert [header for header in letters[1].headers() if "batchinfer." not in header[0]] == odd
+    assert replay_dead_letters(spec).sent == 2
+    again = stream(spec, until_end=True)
+    assert again.messages == {"read": 2, "predicted": 1, "dead_letters": 1}
+
+
 def test_when_the_alias_moves_the_next_micro_batch_has_the_new_version(
     kafka_broker: Broker, pipeline: Pipeline, registry: str, tmp_path: Any
 ) -> None:
@@ -359,17 +434,17 @@ def test_when_the_alias_moves_the_next_micro_batch_has_the_new_version(
         assert row["score"] == times * streams.score(row["id"])
 
 
-def add_second_version(registry: Any, folder: Any) -> None:
-    """`linear@2`, which scores twice as much."""
+def add_second_version(registry: Any, folder: Any, output: str = "score") -> None:
+    """`linear@2`, which scores twice as much; the next version, where there is one."""
     import numpy as np
     import pyarrow.parquet as pq
     from onnx import TensorProto, helper, numpy_helper
 
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["input", "w"], ["score"])],
+        [helper.make_node("MatMul", ["input", "w"], [output])],
         "linear",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3])],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N", 1])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", 1])],
         [numpy_helper.from_array(np.array([[2], [4], [-2]], np.float32), "w")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)

@@ -114,6 +114,24 @@ def test_rows_come_once_with_lineage_and_the_day_of_their_message(
     assert ids(committed(kafka_broker, topics.letters)) == dict.fromkeys(range(0, 1000, 50), 1)
 
 
+@pytest.mark.parametrize("output", ["delta"], indirect=True)  # PostgreSQL's driver imports it
+def test_a_stream_into_a_table_imports_no_pandas(
+    kafka_broker: Broker, pipeline: Pipeline, output: Any
+) -> None:
+    topics = Topics.of(kafka_broker)
+    into_table(pipeline, kafka_broker, topics, output)
+    produce(kafka_broker, topics.input, (message(n) for n in range(100)))
+    code = (
+        "import sys\n"
+        "from batchinfer.runs import stream\n"
+        "from batchinfer.spec import load_spec\n"
+        f"done = stream(load_spec({str(pipeline.root / 'pipeline.yaml')!r}), until_end=True)\n"
+        "print(done.messages['read'], 'pandas' in sys.modules)"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert child.stdout == "100 False\n", child.stderr
+
+
 @pytest.mark.parametrize("output", DELTA, indirect=True)
 def test_a_topic_and_a_table_each_have_all_and_the_table_may_come_later(
     kafka_broker: Broker, pipeline: Pipeline, output: Any
@@ -288,6 +306,10 @@ def test_parity_agrees_and_finds_a_planted_difference(
     assert CliRunner().invoke(main, [*command, "--from", "begin", "--to", "end"]).exit_code == 0
     with pytest.raises(UsageError, match="has come to"):
         parity(spec, "begin", {0: 10_000})
+    with pytest.raises(UsageError, match="ends before it"):
+        parity(spec, {0: 1, 1: 1}, {0: 2})
+    with pytest.raises(UsageError, match="no offset"):
+        parity(spec, 2_000_000, "end")
 
 
 def spoil(spec: PipelineSpec, output: Any) -> None:

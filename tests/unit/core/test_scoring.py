@@ -99,6 +99,20 @@ def test_a_transform_that_breaks_is_blamed_with_the_rows() -> None:
         path.score(batch_of([1.0, 2.0]), lineage(2))
 
 
+def test_a_transform_whose_columns_the_model_does_not_take_is_blamed() -> None:
+    class Refusing(Doubling):
+        def score_rows(
+            self, features: pa.RecordBatch, blocks: BlockMap[Any, Any] = map
+        ) -> tuple[pa.RecordBatch, Refusals]:
+            raise InputError("no column 'x'")
+
+    path = ScoringPath(Refusing(), Transform("f.py:build", lambda batch: batch), KEY, [])
+    with pytest.raises(TransformError, match=r"f\.py:build .*in/x\.parquet, rows 50 to 51.*no column 'x'"):
+        path.score(batch_of([1.0, 2.0]), lineage(2))
+    with pytest.raises(InputError, match=r"^no column 'x'"):
+        ScoringPath(Refusing(), None, KEY, []).score(batch_of([1.0]), lineage(1))
+
+
 def test_a_kept_column_that_is_not_there_is_named() -> None:
     path = ScoringPath(Doubling(), None, [pa.field("key", pa.int64())], [])
     with pytest.raises(InputError, match=r"in/x\.parquet: no column 'key'"):

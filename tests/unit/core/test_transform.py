@@ -119,3 +119,11 @@ def test_a_file_without_the_function_is_refused(tmp_path: Path, source: str | No
     with pytest.raises(TransformError, match=said) as refused:
         Transform.load(file, "features.py:build")
     assert refused.value.fields["path"] == str(file)
+
+
+def test_views_that_it_returns_are_handed_on_as_plain_types() -> None:
+    kinds = {"x": pa.string_view(), "y": pa.list_(pa.string_view())}
+    columns = {"x": pa.array(["a", None], kinds["x"]), "y": pa.array([["b"], None], kinds["y"])}
+    features = Transform("f.py:build", lambda _: pa.record_batch(columns))(BATCH.slice(1), "here")
+    assert features.schema.types == [pa.string(), pa.list_(pa.field("item", pa.string()))]
+    assert features.take(pa.array([1, 0])).to_pydict() == {"x": [None, "a"], "y": [None, ["b"]]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -85,6 +86,8 @@ def test_an_opset_that_is_too_new_is_refused_with_what_to_do(bench: Bench) -> No
     with pytest.raises(ModelError, match="cannot load this graph") as caught:
         bench.add(model, {"x": [1.0]})
     assert "older opset" in caught.value.next_step
+    assert set(re.findall(r"/\S+?\.onnx", caught.value.message)) == {str(bench.root / "graph.onnx")}
+    assert caught.value.fields["path"] == str(bench.root / "graph.onnx")
 
 
 def test_missing_files_are_named(bench: Bench) -> None:

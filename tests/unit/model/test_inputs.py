@@ -337,3 +337,10 @@ def test_a_missing_column_is_named(bench: Bench) -> None:
         scorer.score(batch(z=[1.0]))
     with pytest.raises(InputError, match="no column 'x'"):
         scorer.check_columns({"z": pa.float32()})
+
+
+def test_a_column_that_stands_twice_is_not_called_missing(bench: Bench) -> None:
+    scorer = bench.scorer(identity(F32, ["N"]), {"x": [1.0]})
+    values = pa.array([1.0], pa.float32())
+    with pytest.raises(InputError, match="column 'x' stands twice"):
+        scorer.score(pa.RecordBatch.from_arrays([values, values], names=["x", "x"]))

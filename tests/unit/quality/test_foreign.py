@@ -72,6 +72,30 @@ def test_what_raises_fails_with_its_message() -> None:
     assert "exception_message" in verdict.result
 
 
+def test_what_is_raised_out_of_great_expectations_fails_with_its_message() -> None:
+    partition = {"bins": [0, 1], "weights": [0.1]}
+    odd = Expectation(
+        0, "expect_column_kl_divergence_to_be_less_than", {"column": "n", "partition_object": partition}
+    )
+    (check,) = run_foreign([odd], TABLE.schema, read)
+    assert check.judge({}).result["exception_message"] == "ValueError: Invalid partition_object provided"
+
+
+def test_a_message_that_quotes_a_column_is_cut() -> None:
+    columns = {"text": pa.array(["word"] * 1000)}
+    scores = Expectation(
+        0,
+        "expect_column_value_z_scores_to_be_less_than",
+        {"column": "text", "threshold": 1, "double_sided": True},
+    )
+
+    def words(_: tuple[str, ...]) -> Iterator[tuple[pa.RecordBatch, str, int]]:
+        yield pa.record_batch(columns), "one", 0
+
+    (check,) = run_foreign([scores], pa.table(columns).schema, words)
+    assert 100 < len(check.judge({}).result["exception_message"]) <= 501
+
+
 def test_arguments_that_great_expectations_refuses_are_named() -> None:
     wrong = Expectation(3, "expect_column_values_to_be_increasing", {"column": "n", "strictly": "maybe"})
     with pytest.raises(SpecError, match=r"expectation 3 \(expect_column_values_to_be_increasing\(n\)\)"):

@@ -13,7 +13,7 @@ import pytest
 from tests.property.peer import judge, validate
 
 from batchinfer.errors import InputError
-from batchinfer.quality import Expectation, Suite, compile_suite, render_docs, validation_result
+from batchinfer.quality import Expectation, Judgement, Suite, compile_suite, render_docs, validation_result
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TABLE = pa.table({"x": pa.array([1.0, 2.0, None, float("inf")]), "s": pa.array(["a", "b", "b", None])})
@@ -57,6 +57,21 @@ def result(run_id: str = "r1") -> dict[str, Any]:
     )
     back: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
     return back
+
+
+def test_an_id_that_great_expectations_would_not_read_is_left_out() -> None:
+    known = "6ef03d3a-6f0c-4a6c-9a3c-0c2a8f4f5a11"
+    for given, kept in ((known, {known}), ("6", set()), (6, set())):
+        stated: Any = Expectation(0, "expect_column_to_exist", {"column": "s"}, id=given)  # type: ignore[arg-type]
+        found = validation_result(
+            Suite("suite.json", "flights", (stated,), {}),
+            [(stated, Judgement(True, {}))],
+            run_id="r1",
+            started=STARTED,
+            asset="in",
+            facts={},
+        )
+        assert {one["expectation_config"].get("id") for one in found["results"]} - {None} == kept
 
 
 def test_great_expectations_reads_the_result_and_counts_the_same() -> None:

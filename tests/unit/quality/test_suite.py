@@ -40,6 +40,17 @@ def one(name: str, **kwargs: Any) -> dict[str, Any]:
     return {"type": name, "kwargs": kwargs}
 
 
+QUANTILES = "expect_column_quantile_values_to_be_between"
+
+
+def quantiles(places: list[Any], ranges: list[Any]) -> dict[str, Any]:
+    return one(QUANTILES, column="a", quantile_ranges={"quantiles": places, "value_ranges": ranges})
+
+
+def divergence(partition: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return one("expect_column_kl_divergence_to_be_less_than", column="a", partition_object=partition, **more)
+
+
 @pytest.mark.parametrize(
     ("entry", "key", "says"),
     [
@@ -68,6 +79,27 @@ def one(name: str, **kwargs: Any) -> dict[str, Any]:
         ({"type": NOT_NULL, "kwargs": {"column": "temp"}, "severity": "high"}, "severity", "critical, warning, info"),
         ({"expectation_type": NOT_NULL, "kwargs": {}}, "type", "Great Expectations 0.x"),
         ({"type": NOT_NULL, "kwargs": ["temp"]}, "kwargs", "an object"),
+        ({"type": NOT_NULL, "kwargs": {"column": "temp"}, "meta": "ours"}, "meta", "an object, found 'ours'"),
+        (one("expect_table_row_count_to_be_between", min_value="2020-01-01"), "min_value", "a number, found"),
+        (one("expect_table_column_count_to_be_between", max_value="7"), "max_value", "a number, found '7'"),
+        (one("expect_column_to_exist", column="a", column_index="1"), "column_index", "a whole number"),
+        (one("expect_table_columns_to_match_set", column_set="ab"), "column_set", "a list of texts"),
+        (one(QUANTILES, column="a", quantile_ranges=[0.5]), "quantile_ranges", "an object with 'quantiles'"),
+        (quantiles([0.5, 1.5], [[0, 1], [0, 1]]), "quantile_ranges", "from 0 to 1"),
+        (quantiles([0.5], [[0, 1], [0, 1]]), "quantile_ranges", "as many 'value_ranges' as 'quantiles' (1)"),
+        (quantiles([0.5], [[0, 1, 2]]), "quantile_ranges", "a list of pairs"),
+        (quantiles([0.5], [["a", None]]), "quantile_ranges", "numbers or nulls"),
+        (quantiles([0.5], [[2, 1]]), "quantile_ranges", "[2, 1] does not"),
+        (divergence({"bins": [0, 1, 2]}), "partition_object", "an object with 'weights', and 'bins' or 'values'"),
+        (divergence({"bins": [0, 1, 2], "weights": ["a", "b"]}), "partition_object", "'weights' that are numbers"),
+        (divergence({"bins": [0, 1, 2], "weights": [1]}), "partition_object", "one more than there are weights (1)"),
+        (divergence({"bins": ["0", "1"], "weights": [1]}), "partition_object", "numbers in 'bins'"),
+        (divergence({"bins": [0, 0, 1], "weights": [0.5, 0.5]}), "partition_object", "'bins' that rise"),
+        (divergence({"bins": [0, 1], "weights": [0.8]}), "partition_object", "whose sum is 1, not 0.8"),
+        (divergence({"bins": [0, 1], "weights": [0.8], "tail_weights": [0.2]}), "partition_object", "two 'tail_"),
+        (divergence({"values": [["a"]], "weights": [1]}), "partition_object", "'values' for each of the 1 weights"),
+        (divergence({"values": ["a"], "weights": [1]}, threshold="x"), "threshold", "a number, found 'x'"),
+        (divergence({"values": ["a"], "weights": [1]}, tail_weight_holdout=2), "tail_weight_holdout", "0 to 1"),
     ],
 )  # fmt: skip
 def test_a_wrong_expectation_is_named_with_file_place_type_and_key(
@@ -198,7 +230,8 @@ def test_a_python_file_is_the_suite_that_it_builds(tmp_path: Path, body: str) ->
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(
     ("body", "says"),
-    [("1 / 0", "ZeroDivisionError: division by zero"), ("x = 1", "found 0 suites"),
+    [("1 / 0", "ZeroDivisionError: division by zero"), ("raise SystemExit(0)", "SystemExit: 0"),
+     ("x = 1", "found 0 suites"),
      ("def build(): return 5", "found 1"),
      ("def (", "SyntaxError"), (f"{BUILDS}a = {SUITE}\nb = {SUITE}", "found 2 suites")],
 )  # fmt: skip

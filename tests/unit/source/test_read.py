@@ -13,7 +13,7 @@ import pytest
 
 from batchinfer.core import WorkUnit
 from batchinfer.errors import InputChanged, InputError
-from batchinfer.source import _read, discover, plan_units, read_unit, unit_of_row
+from batchinfer.source import _read, discover, plan_units, read_unit, schema_of, unit_of_row
 
 
 def table(first: int, rows: int) -> pa.Table:
@@ -118,6 +118,26 @@ def test_dictionaries_are_handed_out_where_asked_for(tmp_path: Path) -> None:
     ((batch, _, _),) = read_unit(planned(path), ["c"], dictionaries=["c"])
     assert pa.types.is_dictionary(batch.schema.field("c").type)
     assert batch.column("c").to_pylist() == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.string_view(), ["a", None, "ü longer than twelve bytes"]),
+        (pa.binary_view(), [b"a", None, b"longer than twelve bytes"]),
+        (pa.list_(pa.string_view()), [["a"], None, []]),
+        (pa.list_(pa.string_view(), 1), [["a"], ["b"], ["c"]]),
+        (pa.struct([("x", pa.large_list(pa.string_view()))]), [{"x": ["a"]}, None, {"x": None}]),
+        (pa.map_(pa.string_view(), pa.int8()), [[("a", 1)], None, []]),
+    ],
+)
+def test_views_are_handed_out_as_what_rows_can_be_taken_from(
+    tmp_path: Path, kind: pa.DataType, values: list[object]
+) -> None:
+    write(tmp_path / "a.parquet", pa.table({"x": pa.array(values, kind)}))
+    ((batch, _, _),) = read_unit(planned(tmp_path), None)
+    assert schema_of(discover(str(tmp_path))) == batch.schema
+    assert batch.take(pa.array([2, 0, 1]))["x"].to_pylist() == [values[2], values[0], values[1]]
 
 
 def test_zero_row_groups_are_stepped_over(tmp_path: Path) -> None:

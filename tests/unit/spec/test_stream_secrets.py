@@ -54,3 +54,11 @@ def test_a_setting_of_a_wrong_kind_is_not_shown(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(SpecError) as refused:
         loaded(other=["hunter2hunter2"])
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [{"password": "geheim"}, None, ["PLAIN"]])
+def test_a_setting_that_is_no_value_is_named_once_and_not_shown(value: object) -> None:
+    with pytest.raises(SpecError, match="client setting 'sasl' takes text") as caught:
+        loaded(sasl=value)
+    assert "geheim" not in str(caught.value)
+    assert str(caught.value).count("pipeline.yaml") == 1

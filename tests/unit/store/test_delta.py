@@ -54,6 +54,24 @@ def test_when_the_log_cannot_be_read_after_a_failure_the_outcome_is_unknown(
     assert store.commit(fence, parts, info("run1")) == store.history(1)[0]["version"]
 
 
+@pytest.mark.parametrize("name", ["a b", "[1]", "ü 100%", "it's"])
+def test_an_odd_path_is_committed_to_and_its_later_commits_are_seen(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    store = delta(tmp_path / name)
+    assert run(store, "run1", {day("d1"): range(20)}) == 1
+    opened = DeltaTable(str(tmp_path / name / "table"))
+    run(store, "run2", {day("d1"): range(3)})
+    assert [commit["version"] for commit in commits(opened, None)] == [1, 0]
+    assert seen(store) == {("d1", "run2"): 3}
+
+
+@pytest.mark.parametrize("name", ["a#1", "a?b", "%41"])
+def test_a_path_that_would_be_read_as_a_url_is_refused_before_any_work(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StoreError, match="as a part of a URL"):
+        delta(tmp_path / name).begin("run1", SCHEMA, [day("d1")])
+    assert not (tmp_path / name).exists()
+
+
 def test_a_commit_that_took_place_is_known_although_another_replaced_it_at_once(tmp_path: Path) -> None:
     store = delta(tmp_path)
     fence = store.begin("run1", SCHEMA, [day("d1")])

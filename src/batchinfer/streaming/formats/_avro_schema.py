@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchinfer.errors import InputError, MissingExtra
+from batchinfer.errors import InputError, needs
 
 _PRIMITIVES = {
     "null": pa.null(),
@@ -80,12 +80,8 @@ def avro_schema(text: str, name: str, references: Sequence[str] = ()) -> AvroSch
         InputError: not a valid schema, or not one of a record; calls it `name`.
         MissingExtra: fastavro is not installed.
     """
-    try:
+    with needs("kafka", "reading Avro"):
         import fastavro.schema
-    except ImportError as e:
-        raise MissingExtra(
-            "reading Avro needs fastavro", next_step="pip install 'batchinfer[kafka]'", package="fastavro"
-        ) from e
     named: dict[str, Any] = {}
     try:
         for reference in references:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchinfer.errors import InputError, MissingExtra
+from batchinfer.errors import InputError, needs
 
 VARINT, FIXED64, SIZED, START_GROUP, END_GROUP, FIXED32 = 0, 1, 2, 3, 4, 5
 """Wire types."""
@@ -124,13 +124,9 @@ def message_type(files: Sequence[bytes], path: Sequence[int] | str | None, name:
         InputError: these are no descriptors, or there is no such type.
         MissingExtra: protobuf is not installed.
     """
-    try:
+    with needs("kafka", "reading Protobuf"):
         from google.protobuf import descriptor_pb2, descriptor_pool
         from google.protobuf.message import DecodeError
-    except ImportError as e:
-        raise MissingExtra(
-            "reading Protobuf needs protobuf", next_step="pip install 'batchinfer[kafka]'", package="protobuf"
-        ) from e
     pool = descriptor_pool.DescriptorPool()
     try:
         given = [descriptor_pb2.FileDescriptorProto.FromString(content) for content in files]
@@ -159,13 +155,9 @@ def descriptor_set(content: bytes, name: str) -> list[bytes]:
         InputError: it is none.
         MissingExtra: protobuf is not installed.
     """
-    try:
+    with needs("kafka", "reading Protobuf"):
         from google.protobuf import descriptor_pb2
         from google.protobuf.message import DecodeError
-    except ImportError as e:
-        raise MissingExtra(
-            "reading Protobuf needs protobuf", next_step="pip install 'batchinfer[kafka]'", package="protobuf"
-        ) from e
     try:
         files = descriptor_pb2.FileDescriptorSet.FromString(content).file
     except DecodeError as e:
