@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from batchinfer.core import Lineage, Refusals, ScoringPath, arrays
-from batchinfer.errors import DigestMismatch, InputError, needs
+from batchinfer.errors import DigestMismatch, InputError, UsageError, needs
 from batchinfer.model import Registry, Scorer, read_bundle
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ def score(
     Raises:
         ModelError: no such model.
         InputError: a column that the model reads is missing, or one of the results' is there already.
+        UsageError: `on_refused` is neither.
     """
+    if on_refused not in {"null", "raise"}:  # a third would leave nulls, and no reason
+        raise UsageError(f"on_refused is 'null' or 'raise', found {on_refused!r}")
     with needs("spark", "batchinfer.spark"):
         from pyspark.sql.pandas.types import from_arrow_schema
         from pyspark.sql.types import StringType, StructField, StructType
@@ -58,6 +62,8 @@ def score(
         added.append(StructField(REASON, StringType()))
     _check_columns(df.columns, scorer, [field.name for field in added])
     location, digest = scorer.bundle.location, scorer.bundle.manifest.digest
+    if "://" not in location:
+        location = str(Path(location).absolute())  # workers have working directories of their own
 
     def score_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from _score(batches, location, digest, on_refused)

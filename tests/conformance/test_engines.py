@@ -125,3 +125,8 @@ class TestDask(EngineConformance):
 
         with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
             yield {"kind": "dask", "address": cluster.scheduler_address}
+
+    @pytest.fixture(autouse=True)
+    def _both_workers(self, engine: Any) -> None:
+        """A test before may have killed one: Dask gives all to the other until it is there again."""
+        engine.client.wait_for_workers(2, timeout=60)

@@ -13,7 +13,7 @@ import pytest
 
 from batchinfer import Scorer
 from batchinfer.engines import open_engine
-from batchinfer.errors import InputError, ModelError
+from batchinfer.errors import InputError, ModelError, UsageError
 from batchinfer.spec import EngineSpec
 
 pytestmark = [
@@ -86,3 +86,16 @@ def test_what_cannot_work_is_said_before_a_job(
         spark.score(df.withColumnRenamed("note", "score"), model="linear@champion", registry=registry)
     with pytest.raises(ModelError):
         spark.score(df, model="linear@champion", registry=str(tmp_path))
+    with pytest.raises(UsageError, match="found 'drop'"):
+        spark.score(df, model="linear@champion", registry=registry, on_refused="drop")  # type: ignore[arg-type]
+
+
+def test_a_relative_registry_is_the_drivers_wherever_the_workers_are(
+    session: Any, registry: str, table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from batchinfer import spark
+
+    monkeypatch.chdir(registry)
+    scored = spark.score(session.createDataFrame(table), model="linear@champion", registry=".")
+    monkeypatch.chdir("/")
+    assert scored.filter("score IS NOT NULL").count() == table.num_rows

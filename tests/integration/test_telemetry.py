@@ -236,6 +236,20 @@ def test_receivers_that_fail_are_named_and_the_run_is_done(
     assert RunRecords().find(report.run_id).telemetry == report.telemetry
 
 
+def test_an_address_in_the_environment_that_is_no_url_is_named_as_that_and_is_no_defect(
+    pipeline: Any, rows: Rows, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENLINEAGE_URL", "marquez")
+    pipeline.write_input(rows(0, 10))
+    report = run(pipeline.spec(), {"ds": "d1"})
+    assert report.status == "done"
+    told = {(each["receiver"], each["error"]) for each in report.telemetry}
+    assert told == {
+        ("a URL that cannot be read", "it is no URL: write OPENLINEAGE_URL as http://HOST:5000"),
+    }
+    assert not any(record.exc_info for record in caplog.records)
+
+
 def test_a_defect_in_telling_is_logged_whole_and_the_run_is_done(
     pipeline: Any,
     rows: Rows,

@@ -101,6 +101,27 @@ def test_a_server_that_is_no_dask_scheduler_is_not_waited_for_without_end(
             run(spec, {"ds": "d1"})
 
 
+def test_a_scheduler_without_workers_is_waited_for_aloud(
+    plan: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster:
+        engine = EngineSpec(kind="dask", address=cluster.scheduler_address)
+        spec = plan.spec.model_copy(update={"engine": engine})
+        adding = threading.Timer(0.5, cluster.scale, [1])
+        adding.start()
+        report = run(spec, {"ds": "d1"})
+        adding.join()
+    assert report.rows.scored == 800
+    assert [r.getMessage() for r in caplog.records if "has no workers: units wait" in r.getMessage()]
+
+
+@pytest.mark.parametrize(("host", "here"), [("127.0.0.1", True), ("localhost", True), ("203.0.113.9", False)])
+def test_a_worker_is_here_if_its_address_is_one_of_this_machine(host: str, here: bool) -> None:
+    assert _dask._is_here(host) is here
+
+
 @pytest.mark.parametrize("address", ["nonsense", "http://scheduler:8786", "tcp://h:x", "tls://127.0.0.1:1"])
 def test_an_address_that_dask_cannot_use_is_refused_and_leaves_nothing_behind(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, address: str

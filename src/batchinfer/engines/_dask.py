@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import shutil
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from batchinfer.core import UnitReport, Work, WorkUnit
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from distributed import Future
 
     from batchinfer.spec import EngineSpec
+
+_log = logging.getLogger("batchinfer.engines")
 
 _CONNECT_SECONDS = 20
 GPU = "GPU"
@@ -114,6 +117,11 @@ class DaskEngine:
         amount = _amount(self._gpus) if self._gpus is not None else None
         if amount is not None:
             self._check_gpus(amount)
+        elif not self._workers():  # Dask itself would wait and say nothing
+            _log.warning(
+                "the Dask scheduler at %s has no workers: units wait until one comes",
+                self.client.scheduler.address,
+            )
         attempts = Attempts()
         running: dict[Future, WorkUnit] = {}
 
@@ -157,9 +165,14 @@ class DaskEngine:
                 self.client.cancel(futures, force=True)
             self.client.unregister_worker_plugin(name)
 
+    def _workers(self) -> dict[str, dict[str, Any]]:
+        """The workers that there are now, by address."""
+        found: dict[str, dict[str, Any]] = self.client.scheduler_info(n_workers=-1)["workers"]
+        return found
+
     def _check_gpus(self, amount: float) -> None:
         """Dask would wait for ever for a resource that no worker offers."""
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        workers = self._workers().values()
         if not any(worker["resources"].get(GPU, 0) >= amount for worker in workers):
             raise SpecError(
                 f"engine.gpus_per_task asks for {amount:g} of a worker's resource {GPU}, but none of "
@@ -296,13 +309,20 @@ def _check_scheduler(address: str) -> None:
 
 
 def _all_here(client: Client) -> bool:
-    """Whether every worker runs on this machine."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    hosts = {urlsplit(address).hostname for address in workers}
-    here = {"127.0.0.1", "::1", "localhost", socket.gethostname().lower(), None}
-    with suppress(OSError):
-        here.add(socket.gethostbyname(socket.gethostname()))
-    return hosts <= here
+    """Whether every worker runs on this machine; where there is none yet, whether the scheduler does."""
+    told = client.scheduler_info(n_workers=-1)
+    hosts = {urlsplit(address).hostname for address in told["workers"] or [told["address"]]}
+    return all(host is None or _is_here(host) for host in hosts)
+
+
+def _is_here(host: str) -> bool:
+    """Whether an address is one of this machine's, a network card's too: nobody can listen at another's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, 0), family=family).close()
+    except OSError:
+        return False
+    return True
 
 
 def _own_gpus(options: EngineSpec) -> int:

@@ -96,7 +96,9 @@ def validate(
     try:
         return kind.model_validate(document)
     except ValidationError as e:
-        lines = [_finding(kind, finding) for finding in e.errors()]
+        # Of a list whose items are wrong pydantic says that it is too short, too.
+        findings = [each for each in e.errors() if not (each["type"] == "too_short" and each["input"])]
+        lines = [_finding(kind, finding) for finding in findings]
         # Not `from e`: a traceback would quote pydantic's error, which quotes the values.
         raise error("\n".join(f"{name}: {line}" for line in lines), path=str(name)) from None
 

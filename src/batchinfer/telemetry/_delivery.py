@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Literal
 from urllib.parse import urlsplit
 
-from batchinfer.errors import BatchinferError, MissingExtra
+from batchinfer.errors import BatchinferError, MissingExtra, UsageError
 
 _log = logging.getLogger("batchinfer.telemetry")
 
@@ -58,9 +58,11 @@ def origin(url: str) -> str:
     """A URL's scheme and host."""
     try:
         parts = urlsplit(url)
-        return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
+        if parts.hostname is not None:
+            return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
     except ValueError:
-        return "a URL that cannot be read"
+        pass
+    return "a URL that cannot be read"
 
 
 def said(error: BaseException) -> str:
@@ -72,7 +74,7 @@ def said(error: BaseException) -> str:
     reason = getattr(error, "reason", None)
     if isinstance(reason, BaseException):
         return said(reason)
-    if isinstance(error, MissingExtra):
+    if isinstance(error, MissingExtra | UsageError):  # ours: no URL is in it
         return f"{error.message}: {error.next_step}"
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return "no answer in time"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
 
+from batchinfer.errors import UsageError
 from batchinfer.spec import LineageSpec, is_database
 from batchinfer.telemetry._delivery import TIMEOUT_S, Delivery, deliver, need, origin
 
@@ -131,6 +132,8 @@ def emit(url: str, run_id: str, run: Callable[[], LineageRun]) -> Delivery:
 
     def send() -> None:
         need("openlineage.client", "openlineage-python", "lineage", "an OpenLineage URL")
+        if not url.startswith(("http://", "https://")):
+            raise UsageError("it is no URL", next_step="write OPENLINEAGE_URL as http://HOST:5000")
         from openlineage.client.transport.http import ApiKeyTokenProvider, HttpConfig, HttpTransport
 
         options: dict[str, Any] = {"timeout": TIMEOUT_S, "retry": {"total": 0}}

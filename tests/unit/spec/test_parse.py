@@ -116,6 +116,11 @@ def test_a_wrong_value_names_its_key(sections: dict[str, Any], said: str) -> Non
     assert said in refusal(**sections)
 
 
+def test_a_list_with_a_wrong_item_is_not_said_to_be_too_short_too() -> None:
+    assert "at least 1 item" in refusal(engine={"providers": []})
+    assert "at least 1 item" not in refusal(engine={"providers": ["rocm"]})
+
+
 def test_columns_that_results_could_not_tell_apart_are_refused() -> None:
     assert "'id' is named twice" in refusal(
         input={"path": "x", "key": ["id"]}, output={"path": "r", "carry": ["id"]}
