@@ -75,8 +75,9 @@ def _check_columns(columns: list[str], scorer: Scorer, added: list[str]) -> None
     for name in scorer.columns:
         if name not in columns:
             raise InputError(f"the DataFrame has no column '{name}', which the model takes", column=name)
+    there = {name.lower() for name in columns}  # Spark takes names that differ in their case alone for one
     for name in added:
-        if name in columns:
+        if name.lower() in there:
             raise InputError(
                 f"the DataFrame has a column '{name}' already, which scoring would add",
                 next_step="rename or drop it",

@@ -136,6 +136,7 @@ def test_upserted_keys_can_be_looked_up(spec_file: Path, pipeline: Any, rows: An
     ("overrides", "said"),
     [
         ({"output.path": "postgresql://me:hunter2@host/db#t"}, "states a password"),
+        ({"output.path": "postgresql://host/db"}, "names no table"),
         ({"output.path": "results/scores"}, "goes with output.store: postgres"),
         ({"output.store": "delta"}, "goes with output.store: postgres"),
         (

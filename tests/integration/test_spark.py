@@ -83,7 +83,7 @@ def test_what_cannot_work_is_said_before_a_job(
     with pytest.raises(InputError, match="no column 'x1'"):
         spark.score(df.drop("x1"), model="linear@champion", registry=registry)
     with pytest.raises(InputError, match="'score' already"):
-        spark.score(df.withColumnRenamed("note", "score"), model="linear@champion", registry=registry)
+        spark.score(df.withColumnRenamed("note", "SCORE"), model="linear@champion", registry=registry)
     with pytest.raises(ModelError):
         spark.score(df, model="linear@champion", registry=str(tmp_path))
     with pytest.raises(UsageError, match="found 'drop'"):

@@ -167,9 +167,10 @@ def day_parameter(spec: PipelineSpec, given: Mapping[str, str]) -> str:
     left = [name for name in asked if name not in given]
     if not left:
         at_fault = f"-p {DAY}={given[DAY]} gives one" if DAY in given else "the spec asks for no parameter"
+        steps = [] if DAY in asked else [f"write {{{DAY}}} into input.path"]
+        steps += [f"leave -p {DAY}=… out"] if DAY in given else []
         raise UsageError(
-            f"a backfill gives each day to a parameter, but {at_fault}",
-            next_step=f"write {{{DAY}}} into input.path, and leave -p {DAY}=… out",
+            f"a backfill gives each day to a parameter, but {at_fault}", next_step=", and ".join(steps)
         )
     name = DAY if DAY in left else left[0]
     if others := [other for other in left if other != name]:

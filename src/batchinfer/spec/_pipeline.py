@@ -59,6 +59,8 @@ class OutputSpec(_Section):
                 "output.path: postgresql://… goes with output.store: postgres, "
                 f"found '{self.path}' with output.store: {self.store}"
             )
+        if self.store == "postgres" and not self.path.partition("#")[2]:
+            raise ValueError(f"output.path: names no table, expected {self.path}#schema.table")
         if self.mode == "upsert" and self.store != "postgres":
             raise ValueError(f"output.mode: upsert needs output.store: postgres, found {self.store}")
         return self

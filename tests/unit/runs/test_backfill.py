@@ -75,7 +75,8 @@ def test_the_day_is_ds_or_the_only_parameter_left_open(
     ("pipeline", "given", "says"),
     [
         (spec("in"), {}, "no parameter"),
-        (spec("in/{ds}"), {"ds": "2013-01-01"}, "-p ds=2013-01-01 gives one"),
+        (spec("in/{ds}"), {"ds": "2013-01-01"}, "-p ds=2013-01-01 gives one\n  → leave -p ds=… out"),
+        (spec("in"), {"ds": "2013-01-01"}, "→ write {ds} into input.path, and leave -p ds=… out"),
         (spec("in/{ds}/{region}"), {}, "pass -p region=VALUE"),
         (spec("in/{day}/{region}"), {}, "needs day, region"),
     ],
