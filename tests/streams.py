@@ -64,7 +64,8 @@ def score(number: int) -> float:
 
 def produce(broker: Broker, topic: str, values: Iterable[bytes | None], **options: Any) -> int:
     """Send messages, spread over the partitions; each has its number as key and header."""
-    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "message.max.bytes": 5_000_000})
+    settings = {"bootstrap.servers": broker.bootstrap_servers, "message.max.bytes": 5_000_000}
+    producer = Producer({**settings, "enable.idempotence": broker.real})
     count = 0
     for number, value in enumerate(values):
         while True:
