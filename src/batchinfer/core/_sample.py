@@ -116,13 +116,9 @@ def _common(kinds: set[pa.DataType]) -> pa.DataType | None:
     values = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in kinds]
     if all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in values):
         return pa.float64()
-    if all(_is_text(kind) for kind in values):
+    if all(arrays.is_text(kind) for kind in values):
         return pa.string()
     return None
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _recast(table: pa.Table, name: str, kind: pa.DataType) -> pa.Table:

@@ -45,6 +45,11 @@ def from_bytes(values: Sequence[bytes | None]) -> pa.LargeBinaryArray:
     return pa.Array.from_buffers(pa.large_binary(), len(given), buffers)
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an array of this type holds texts, however they are laid out."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
 def repeated(text: str, count: int) -> pa.Array:
     """A string array of one text, `count` times."""
     encoded = text.encode()

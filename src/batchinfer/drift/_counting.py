@@ -31,13 +31,9 @@ def profiled_type(kind: pa.DataType) -> Literal["numbers", "categories"] | None:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return "numbers"
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if pa.types.is_boolean(value) or _is_text(value):
+    if pa.types.is_boolean(value) or arrays.is_text(value):
         return "categories"
     return None
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def finite(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import pyarrow as pa
 
-from batchinfer.core import storable
+from batchinfer.core import arrays, storable
 from batchinfer.errors import InputError
 from batchinfer.source._files import Discovered
 from batchinfer.source._footer import SourceFile, first_of
@@ -163,17 +163,17 @@ def _wider(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     """The type that holds the values of both, or None."""
     if one == other:
         return one
-    if _is_text(one) != _is_text(other) and not pa.types.is_null(one) and not pa.types.is_null(other):
+    if (
+        arrays.is_text(one) != arrays.is_text(other)
+        and not pa.types.is_null(one)
+        and not pa.types.is_null(other)
+    ):
         return None  # Arrow would take text for bytes
     try:
         pair = [pa.schema([pa.field("", kind)]) for kind in (one, other)]
         return pa.unify_schemas(pair, promote_options="permissive").field(0).type
     except (pa.ArrowTypeError, pa.ArrowInvalid):
         return None
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

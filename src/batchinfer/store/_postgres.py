@@ -31,7 +31,15 @@ from batchinfer.store import _rules, _runs
 from batchinfer.store._postgres_names import TableName, listed, quoted
 from batchinfer.store._postgres_parts import PartRows
 from batchinfer.store._postgres_rows import PostgresRows, columns_of
-from batchinfer.store._postgres_session import Session, at_work, meaning, said_by, session, sqlstate
+from batchinfer.store._postgres_session import (
+    Session,
+    at_work,
+    meaning,
+    said_by,
+    session,
+    sqlstate,
+    wait_for_others,
+)
 from batchinfer.store._postgres_shape import TableShape, exists
 
 _PATIENCE_SECONDS = 60.0
@@ -205,10 +213,7 @@ class PostgresStore:
     def _prepare(self, types: Mapping[str, str]) -> None:
         """Create the table, or widen it. A transaction of its own: the lock that this takes is not held for long."""
         with self._session("create") as opened:
-            # Creators may race: the second waits here, and finds the table there.
-            opened.rows(
-                "SELECT 1 AS one FROM pg_advisory_xact_lock(hashtextextended($1, 0))", self._name.sql()
-            )
+            wait_for_others(opened, self._name.sql())
             for statement in self._shape.check(opened, types):
                 opened.execute(statement)
             opened.commit()

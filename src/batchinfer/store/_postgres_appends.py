@@ -9,7 +9,7 @@ import pyarrow as pa
 from batchinfer.core import constant_label
 from batchinfer.store._postgres_names import TableName, listed, quoted, sql_types
 from batchinfer.store._postgres_rows import PostgresRows, columns_of
-from batchinfer.store._postgres_session import Session, at_work, session, translated
+from batchinfer.store._postgres_session import Session, at_work, session, translated, wait_for_others
 from batchinfer.store._postgres_shape import TableShape, check_rights
 
 _ENTRY = "_entry"
@@ -25,7 +25,7 @@ def provide_appended(path: str, schema: pa.Schema) -> None:
             return
         statements = _ddl(path, name, schema)
         TableShape(path, name, (), (), widens=False).check_may_make(opened, statements)
-        _wait_for_others(opened, name)
+        wait_for_others(opened, name.sql())
         if not columns_of(opened, name):
             _make(opened, statements)
             opened.commit()
@@ -37,7 +37,7 @@ def append_once(path: str, rows: pa.Table, entry: str) -> None:
     statements = _ddl(path, name, rows.schema)
     rows = rows.append_column(_ENTRY, constant_label(entry, rows.num_rows))
     with at_work(path, "append to", name.url, _APPLICATION) as opened:
-        _wait_for_others(opened, name)
+        wait_for_others(opened, name.sql())
         if not columns_of(opened, name):
             _make(opened, statements)
         elif opened.rows(f"SELECT 1 AS one FROM {name.sql()} WHERE {quoted(_ENTRY)} = $1 LIMIT 1", entry):
@@ -63,11 +63,6 @@ def _ddl(path: str, name: TableName, schema: pa.Schema) -> list[str]:
     columns = ", ".join(f"{quoted(column)} {kind}" for column, kind in types.items())
     index = f"CREATE INDEX ON {name.sql()} ({listed([_ENTRY])})"
     return [f"CREATE TABLE {name.sql()} ({columns})", index]
-
-
-def _wait_for_others(opened: Session, name: TableName) -> None:
-    """Of two that make the table, or append one entry, the second waits here, and finds it there."""
-    opened.rows("SELECT 1 AS one FROM pg_advisory_xact_lock(hashtextextended($1, 0))", name.sql())
 
 
 def _make(opened: Session, statements: Sequence[str]) -> None:

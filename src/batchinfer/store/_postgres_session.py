@@ -119,6 +119,11 @@ def at_work(table: str, doing: str, url: str, application: str) -> Iterator[Sess
         yield opened
 
 
+def wait_for_others(opened: Session, table: str) -> None:
+    """Of two that make a table, by its name in SQL, or append one entry, the second waits here, and finds it there."""
+    opened.rows("SELECT 1 AS one FROM pg_advisory_xact_lock(hashtextextended($1, 0))", table)
+
+
 def meaning(table: str, doing: str, error: Exception) -> BatchinferError:
     """An error of ours for the driver's."""
     state, said = sqlstate(error), said_by(error)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from batchinfer.core import POSITION, SOURCE
 from batchinfer.errors import BatchinferError, StoreError
 from batchinfer.store._postgres_names import TableName, listed, quoted
-from batchinfer.store._postgres_session import Session, at_work, meaning, session
+from batchinfer.store._postgres_session import Session, at_work, meaning, session, wait_for_others
 from batchinfer.store._postgres_shape import TableShape, exists
 from batchinfer.store._streamed import Move, Replaced, refusal
 
@@ -60,8 +60,7 @@ class PostgresStreamTable:
                 statements.append(make)
             self._shape.check_may_make(opened, statements)
             if statements:
-                # Creators may race: the second waits here, and finds the table there.
-                opened.rows("SELECT 1 AS one FROM pg_advisory_xact_lock(hashtextextended($1, 0))", name.sql())
+                wait_for_others(opened, name.sql())
                 for statement in [*self._shape.check(opened, types), make]:
                     opened.execute(statement)
                 opened.commit()

@@ -276,12 +276,13 @@ class MicroBatch:
         names = dict(zip(self.refused.messages.tolist(), self.refused.expectations, strict=True))
         told = {**why, **told}
         order = np.array(sorted(told), np.int64)
-        keep = arrays.from_numpy(~np.isin(self.rows, order))
+        whole = ~np.isin(self.rows, order)
+        keep = arrays.from_numpy(whole)
         return replace(
             self,
             results=self.results.filter(keep),
             values=None if self.values is None else self.values.filter(keep),
-            rows=self.rows[~np.isin(self.rows, order)],
+            rows=self.rows[whole],
             refused=Refused(
                 order, [told[m] for m in order.tolist()], [names.get(m, ()) for m in order.tolist()]
             ),
