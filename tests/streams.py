@@ -14,6 +14,9 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from batchinfer.spec import PipelineSpec
 from tests.kafka import Broker
 
+FIRST_TIMESTAMP = int(time.time() * 1000) - 3_600_000
+"""Of today: of a producer whose last message is older than a day, a broker that comes back knows nothing, and takes
+again what it has."""
 COLUMNS = {"id": "int64", "note": "string", "x0": "float32", "x1": "float32", "x2": "float32"}
 
 
@@ -71,7 +74,11 @@ def produce(broker: Broker, topic: str, values: Iterable[bytes | None], **option
         while True:
             try:
                 producer.produce(
-                    topic, value, str(number), headers=[("n", str(number))], timestamp=1_000_000 + number
+                    topic,
+                    value,
+                    str(number),
+                    headers=[("n", str(number))],
+                    timestamp=FIRST_TIMESTAMP + number,
                 )
                 break
             except BufferError:

@@ -73,6 +73,7 @@ _UNAVAILABLE = {
     _E.BROKER_NOT_AVAILABLE,
     _E.CONCURRENT_TRANSACTIONS,
     _E.NETWORK_EXCEPTION,
+    _E.UNSTABLE_OFFSET_COMMIT,
 }
 _GROUP_FENCED = {
     _E.ILLEGAL_GENERATION,
@@ -248,7 +249,9 @@ class ConfluentConsumer:
             for partition in ours:
                 self._next.pop(partition, None)
             self._next.update(starts)
-            consumer.incremental_assign(_theirs({p: starts.get(p, ck.OFFSET_STORED) for p in ours}))
+            told = _theirs({p: starts.get(p, ck.OFFSET_STORED) for p in ours})
+            consumer.incremental_assign(told)
+            consumer.resume(told)  # librdkafka has not forgotten that it was paused when it went
 
         def gone(tell: Callable[[Sequence[TopicPartition]], None]) -> Callable[..., None]:
             def call(consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
@@ -359,6 +362,9 @@ class ConfluentConsumer:
             return {}
         asked = _theirs(dict.fromkeys(partitions, ck.OFFSET_INVALID))
         found = _patiently(lambda: self._consumer.committed(asked, timeout=10), "the group's progress")
+        for each in found:  # an error of a partition is told here alone, and its offset is none
+            if each.error is not None:
+                raise _translated(each.error, f"the group's progress in {each.topic}-{each.partition}")
         return {TopicPartition(f.topic, f.partition): f.offset for f in found if f.offset >= 0}
 
     def positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:

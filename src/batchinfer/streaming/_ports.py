@@ -98,7 +98,10 @@ class Consumer(Protocol):
         """
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
-        """Send nothing of these from the next poll on; the group goes on as before. Idempotent."""
+        """Send nothing of these from the next poll on; the group goes on as before. Idempotent.
+
+        A partition that is assigned, anew or again, is not paused.
+        """
 
     def resume(self, partitions: Sequence[TopicPartition]) -> None:
         """Go on where it was paused. Idempotent."""
@@ -110,7 +113,11 @@ class Consumer(Protocol):
         """The partitions that are this member's now."""
 
     def committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """The group's progress, of those that have any. Waits for transactions that are under way."""
+        """The group's progress, of those that have any. Waits for transactions that are under way.
+
+        Raises:
+            BrokerUnavailable: one is under way for too long; where the group is, is not known yet.
+        """
 
     def positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Of assigned partitions the next offset to be polled, of those for which it is known.

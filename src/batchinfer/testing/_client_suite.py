@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import pytest
@@ -302,6 +304,23 @@ class ClientConformance:
             outcome()
             assert member.consumer.committed([partition]) == {partition: kept}
 
+    def test_progress_that_a_transaction_under_way_may_change_is_never_told_as_none(self) -> None:
+        self.needs_apache_kafka()
+        topic, producer = self._broker.topic("suite"), self.transactional()
+        partition = TopicPartition(topic, 0)
+        member = self.member(topic)
+        until(lambda: bool(member.owned), member)
+        producer.begin()
+        producer.produce_batch(messages(topic, [b"more"]))
+        producer.send_offsets({partition: 4}, member.consumer.group())
+        with ThreadPoolExecutor(1) as beside:
+            asked = beside.submit(member.consumer.committed, [partition])
+            wait([asked], 3)
+            producer.commit()
+            with suppress(BrokerUnavailable):
+                assert asked.result() == {partition: 4}
+        assert member.consumer.committed([partition]) == {partition: 4}
+
     def test_a_fenced_producer_says_so_and_leaves_nothing(self) -> None:
         self.needs_apache_kafka()
         topic, name = self._broker.topic("suite"), new_name("suite")
@@ -366,6 +385,19 @@ class ClientConformance:
         second.consumer.close()
         until(lambda: len(first.owned) == 4, first)
         assert not second.owned
+
+    def test_a_partition_that_was_paused_and_went_comes_back_without_a_pause(self) -> None:
+        topic, group = self._broker.topic("suite", 2), new_name("group")
+        first = self.member(topic, group)
+        until(lambda: len(first.owned) == 2, first)
+        first.consumer.pause(partitions_of(topic, 2))
+        second = self.member(topic, group)
+        until(lambda: len(first.owned) == len(second.owned) == 1, first, second)
+        (went,) = second.owned
+        second.consumer.close()
+        until(lambda: len(first.owned) == 2, first)
+        send(self.producer(), messages(topic, numbered(40), keys=[b"%d" % n for n in range(40)]))
+        until(lambda: bool(first.offsets(went)), first)
 
     def check_cooperation(self, first: Member) -> None:
         """Only what goes to the other member was revoked: the rest went on all the while."""

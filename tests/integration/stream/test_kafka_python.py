@@ -8,7 +8,7 @@ import pytest
 from tests import streams
 from tests.conftest import Pipeline
 from tests.kafka import Broker
-from tests.streams import Topics, committed, headers, ids, message, produce, with_stream
+from tests.streams import FIRST_TIMESTAMP, Topics, committed, headers, ids, message, produce, with_stream
 
 from batchinfer.runs import replay_dead_letters, stream
 
@@ -36,7 +36,7 @@ def test_each_message_ends_up_once_and_goes_on_from_there(kafka_broker: Broker, 
         number, row = int(each.key()), json.loads(each.value())
         assert (row["id"], row["score"]) == (number, streams.score(number))
         assert headers(each) == {"n": str(number).encode()}
-        assert each.timestamp()[1] == 1_000_000 + number
+        assert each.timestamp()[1] == FIRST_TIMESTAMP + number
     assert {int(each.key()): each.value() for each in letters} == bad
     assert replay_dead_letters(spec).sent == 3
     report = stream(spec, until_end=True)

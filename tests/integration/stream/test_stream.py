@@ -18,7 +18,7 @@ import pytest
 from tests import streams
 from tests.conftest import Pipeline, flights
 from tests.kafka import Broker
-from tests.streams import Topics, committed, headers, ids, message, produce, with_stream
+from tests.streams import FIRST_TIMESTAMP, Topics, committed, headers, ids, message, produce, with_stream
 
 from batchinfer.errors import BatchinferError, BrokerRefused, ErrorBudgetSpent, SpecError, UsageError
 from batchinfer.runs import (
@@ -143,7 +143,7 @@ def test_every_message_becomes_one_prediction_or_one_dead_letter(
         assert row["_run_id"] == report.run_id
         assert row["_source"].startswith(f"{topics.input}-")
         assert headers(each) == {"n": str(number).encode()}
-        assert each.timestamp()[1] == 1_000_000 + number
+        assert each.timestamp()[1] == FIRST_TIMESTAMP + number
     assert ids(letters) == dict.fromkeys(places, 1)
     sources = set()
     for each in letters:
@@ -153,7 +153,7 @@ def test_every_message_becomes_one_prediction_or_one_dead_letter(
         assert reason in told["batchinfer.reason"].decode(), told
         assert told["n"] == each.key()
         assert told["batchinfer.model"] == b"linear@1"
-        assert each.timestamp()[1] == 1_000_000 + int(each.key())
+        assert each.timestamp()[1] == FIRST_TIMESTAMP + int(each.key())
         sources.add((told["batchinfer.source_partition"], told["batchinfer.source_offset"]))
     assert len(sources) == len(places)
 
