@@ -4,8 +4,12 @@
     python -m benchmarks.quality --models mlp --repeats 7       # 20 s
 
 For each model `batchinfer.run` in fresh processes, in pairs: without suite and drift, and with both.  The order in
-a pair alternates.  Beside them what checks and profile take alone, on all cores over batches that are in memory, and
-one expectation at a time.  Then the same suite by Great Expectations on a pandas frame, on one core as ours; both
+a pair alternates.  A run of LightGBM takes so long that a shared host changes its speed in between, by more than
+the difference.  So the workers of both are also paired unit by unit, in one process on all cores: from Parquet to
+the staged part and its receipt, a row group a unit, each done without and with, in either order.
+
+Beside them what checks and profile take alone, on all cores over batches that are in memory, and one expectation at
+a time.  Then the same suite by Great Expectations on a pandas frame, on one core as ours; both
 must find the same.
 
 The suite is `expectations.json`, over the 14 columns.  What each takes of a batch whose rows are good:
@@ -28,7 +32,10 @@ Goals: rows/s with both >= 0.75 of those without for the MLP, 0.97 for LightGBM;
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -41,16 +48,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchinfer.core import Lineage, arrays
+from batchinfer import load_spec
+from batchinfer.core import Lineage, Slice, StagingArea, WorkUnit, arrays
 from batchinfer.drift import build_reference
 from batchinfer.drift._profile import Profiler
 from batchinfer.quality import Check, SuiteChecks, SuiteTally, compile_suite, load_suite
+from batchinfer.runs._plan import Plan, make_plan
+from batchinfer.runs._work import RunWork
+from batchinfer.runs._worker import Staging, Worker
 
 from .data import DEFAULT_FOLDER, DEFAULT_ROWS, MODELS, ROW_GROUP_ROWS, ensure_flights, ensure_model
 from .drift import Batch as ScoredBatch
 from .drift import profile_cost, scored_batches
 from .jobs import SUITE, Job, add_model, work_folder, write_job
-from .measure import Figures, arguments, cores, median, parallel, spread, store, table, verdict
+from .measure import Cost, Figures, arguments, cores, median, parallel, spread, store, table, verdict
 
 RATE_GOALS = {"mlp": 0.75, "lightgbm": 0.97}
 PEER_GOAL = 20.0
@@ -101,6 +112,78 @@ def show_pairs(model: str, rows: int, pairs: list[Pair]) -> None:
             ["by the clock", f"{rate('job_s'):.3f}", verdict(rate("job_s"), goal, at_least=True)],
             ["by CPU seconds", f"{rate('job_cpu_s'):.3f}", verdict(rate("job_cpu_s"), goal, at_least=True)],
         ],
+    )
+
+
+def row_group_units(units: Sequence[WorkUnit]) -> list[WorkUnit]:
+    """The same row groups, each a unit; the files hold them at their full size but for the last."""
+    pieces = [
+        Slice(
+            piece.file,
+            piece.first_row_group + group,
+            1,
+            piece.first_row + first,
+            min(ROW_GROUP_ROWS, piece.rows - first),
+        )
+        for unit in units
+        for piece in unit.slices
+        for group, first in enumerate(range(0, piece.rows, ROW_GROUP_ROWS))
+    ]
+    return [WorkUnit(index, (), (piece,)) for index, piece in enumerate(pieces)]
+
+
+def open_worker(job: Job, staging: Path) -> tuple[Plan, Worker]:
+    """The worker that a run of `job` on this machine has; it stages below `staging`."""
+    plan = make_plan(load_spec(job.spec), {})
+    areas = [
+        StagingArea(str(staging / name / "parts"), str(staging / name / "receipts"))
+        for name in ("results", "refused")
+    ]
+    checks = plan.suite.prepare(plan.units, plan.spec.quality) if plan.suite is not None else None
+    work = RunWork.of(plan, Staging(*areas), plan.originals, checks)
+    return plan, work.worker(plan.scorer, plan.transform, map, lambda rows: None)
+
+
+def measure_units(plain: Job, checked: Job, work: Path, repeats: int) -> dict[str, list[Cost]]:
+    """What each unit takes in its thread, without and with; the two lists hold the same units in the same order."""
+    costs: dict[str, list[Cost]] = {"without": [], "with": []}
+    together = threading.Lock()
+    for number in range(repeats):
+        staging = {name: work / f"staging-{name}-{number}" for name in costs}
+        opened = {
+            name: open_worker(job, staging[name]) for name, job in zip(costs, (plain, checked), strict=True)
+        }
+        units = row_group_units(opened["with"][0].units)
+
+        def both(unit: WorkUnit, opened: Any = opened, number: int = number) -> None:
+            pair = {}
+            for name in sorted(opened, reverse=(unit.index + number) % 2 == 0):
+                started, cpu_before_s = time.perf_counter(), time.thread_time()
+                opened[name][1](unit)
+                pair[name] = Cost(time.perf_counter() - started, time.thread_time() - cpu_before_s)
+            with together:
+                for name, cost in pair.items():
+                    costs[name].append(cost)
+
+        parallel(units, lambda: both)
+        for folder in staging.values():
+            shutil.rmtree(folder)
+    return costs
+
+
+def show_units(model: str, costs: dict[str, list[Cost]]) -> None:
+    """The median of the pairs' ratios, and its standard error by their quartiles."""
+    lines = []
+    for name, figure in (("by the clock", "wall_s"), ("by CPU seconds", "cpu_s")):
+        pairs = zip(costs["without"], costs["with"], strict=True)
+        ratios = np.array([getattr(without, figure) / getattr(checked, figure) for without, checked in pairs])
+        low, ratio, high = (float(each) for each in np.quantile(ratios, [0.25, 0.5, 0.75]))
+        error = 0.93 * (high - low) / math.sqrt(len(ratios))
+        lines.append([name, f"{ratio:.3f} ± {error:.3f}", verdict(ratio, RATE_GOALS[model], at_least=True)])
+    table(
+        f"{model}: {len(costs['with'])} units by each worker in turn, from Parquet to staged parts",
+        ["rows/s with, of those without", "found", ""],
+        lines,
     )
 
 
@@ -255,7 +338,12 @@ def main() -> None:
             )
             pairs = measure_pairs(plain, checked, options.repeats)
             show_pairs(model, options.rows, pairs)
-            figures[model] = pairs
+            units = measure_units(plain, checked, work, options.repeats)
+            show_units(model, units)
+            figures[model] = {
+                "pairs": pairs,
+                "units": {name: [asdict(c) for c in each] for name, each in units.items()},
+            }
     store(options.json, figures)
 
 

@@ -26,8 +26,6 @@ _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0
 <dependencies><dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
 <version>{version}</version></dependency></dependencies></project>"""
 _SETTINGS = {
-    "process.roles": "broker,controller",
-    "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     "auto.create.topics.enable": "false",
     "offsets.topic.replication.factor": "1",
@@ -55,6 +53,7 @@ class Broker:
     folder: Path
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
+    controller: subprocess.Popen[bytes] | None = None
     jars: Path | None = None
     topics: list[str] = field(default_factory=list)
 
@@ -74,21 +73,33 @@ class Broker:
         return full
 
     def kill(self) -> None:
-        """kill -9, where the broker is real."""
+        """kill -9, where the broker is real and its controller goes on."""
         assert self.process is not None
+        assert self.controller is not None
         self.process.kill()
         self.process.wait()
 
     def restart(self) -> None:
         """Start it again on what it had written."""
         assert self.jars is not None
-        self.process = _start(self.jars, self.folder)
+        self.process = _start(self.jars, self.folder / "broker")
         await_port(self.port, self.process, _PATIENCE_SECONDS)
 
 
 @contextmanager
-def broker(listeners: Mapping[str, int] | None = None, **settings: str) -> Iterator[Broker]:
-    """A broker of this block's own; `listeners` are further ones, by name their port."""
+def broker(
+    listeners: Mapping[str, int] | None = None,
+    settings: Mapping[str, str] | None = None,
+    *,
+    controller_apart: bool = False,
+) -> Iterator[Broker]:
+    """A broker of this block's own; `listeners` are further ones, by name their port, `settings` its own.
+
+    With its controller in a process apart it may be killed, as in a cluster. One that is both, with its controller
+    dead too, comes back as the leader of its partitions before it counts as alive: it takes their topics for deleted,
+    and ends transactions that were under way without a mark in them, so that what was aborted may be seen as
+    committed later (Apache Kafka 4.3.1).
+    """
     folder = Path(tempfile.mkdtemp(prefix="batchinfer-kafka-"))
     jars = libraries()
     try:
@@ -98,24 +109,39 @@ def broker(listeners: Mapping[str, int] | None = None, **settings: str) -> Itera
             return
         port, controller = free_ports(2)
         more = "".join(f",{name}://127.0.0.1:{place}" for name, place in (listeners or {}).items())
-        addresses = {
-            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}{more}",
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "log.dirs": str(folder / "data"),
+        clients, quorum = f"PLAINTEXT://127.0.0.1:{port}{more}", f"CONTROLLER://127.0.0.1:{controller}"
+        running = Broker(f"127.0.0.1:{port}", True, folder, port, jars=jars)
+        nodes: dict[str, dict[str, str]] = {
+            "broker": {
+                "process.roles": "broker" if controller_apart else "broker,controller",
+                "node.id": "1",
+                "listeners": clients if controller_apart else f"{clients},{quorum}",
+                "advertised.listeners": clients,
+            }
         }
-        _write_settings(folder / "server.properties", {**_SETTINGS, **settings, **addresses})
-        shutil.copytree(_formatted(jars), folder / "data")
-        running = Broker(f"127.0.0.1:{port}", True, folder, port, _start(jars, folder), jars)
+        if controller_apart:
+            nodes["controller"] = {"process.roles": "controller", "node.id": "2", "listeners": quorum}
+        for name, own in nodes.items():
+            home = folder / name
+            shutil.copytree(_formatted(jars, own["node.id"]), home / "data")
+            own |= {
+                "log.dirs": str(home / "data"),
+                "controller.quorum.voters": f"{2 if controller_apart else 1}@127.0.0.1:{controller}",
+            }
+            _write_settings(home / "server.properties", {**_SETTINGS, **(settings or {}), **own})
         try:
-            assert running.process is not None
+            if controller_apart:
+                running.controller = _start(jars, folder / "controller")
+            running.process = _start(jars, folder / "broker")
             await_port(port, running.process, _PATIENCE_SECONDS)
             yield running
         except BrokerUnavailable as e:
-            raise RuntimeError((folder / "log").read_text()[-4000:]) from e
+            raise RuntimeError((folder / "broker" / "log").read_text()[-4000:]) from e
         finally:
-            if running.process is not None:
-                running.kill()
+            for process in (running.process, running.controller):
+                if process is not None:
+                    process.kill()
+                    process.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -153,15 +179,17 @@ def libraries() -> Path | None:
     return folder
 
 
-def _formatted(jars: Path) -> Path:
-    """A formatted, empty data folder: made once, and copied for each broker."""
-    folder = _CACHE / f"kafka-{VERSION}-formatted"
+def _formatted(jars: Path, node: str) -> Path:
+    """A formatted, empty data folder: made once, and copied for each node with this id."""
+    folder = _CACHE / f"kafka-{VERSION}-formatted-{node}"
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=_CACHE) as work:
             settings = {
                 **_SETTINGS,
+                "process.roles": "broker,controller",
+                "node.id": node,
                 "listeners": "PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2",
-                "controller.quorum.voters": "1@127.0.0.1:2",
+                "controller.quorum.voters": f"{node}@127.0.0.1:2",
                 "log.dirs": f"{work}/data",
             }
             _write_settings(Path(work) / "server.properties", settings)

@@ -75,7 +75,7 @@ def secured(tmp_path: Path) -> Iterator[Secured]:
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS;User:CN=client",
     }
-    with kafka.broker({"SASL_SSL": sasl, "SSL": tls}, **settings) as broker:
+    with kafka.broker({"SASL_SSL": sasl, "SSL": tls}, settings) as broker:
         client = admin.AdminClient({"bootstrap.servers": broker.bootstrap_servers})
         scram = admin.ScramCredentialInfo(admin.ScramMechanism.SCRAM_SHA_512, 4096)
         user = admin.UserScramCredentialUpsertion("scorer", scram, SECRET.encode())
