@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from batchinfer.errors import BrokerUnavailable
 from batchinfer.streaming._embedded import EmbeddedBroker, await_port
+from tests import java
 
 VERSION = "4.3.1"
 _PATIENCE_SECONDS = 90
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "batchinfer"
-_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
-<groupId>batchinfer</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
-<dependencies><dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId>
-<version>{version}</version></dependency></dependencies></project>"""
 _SETTINGS = {
     "controller.listener.names": "CONTROLLER",
     "auto.create.topics.enable": "false",
@@ -107,7 +101,7 @@ def broker(
             with EmbeddedBroker(log=folder / "log") as embedded:
                 yield Broker(embedded.bootstrap_servers, False, folder)
             return
-        port, controller = free_ports(2)
+        port, controller = java.free_ports(2)
         more = "".join(f",{name}://127.0.0.1:{place}" for name, place in (listeners or {}).items())
         clients, quorum = f"PLAINTEXT://127.0.0.1:{port}{more}", f"CONTROLLER://127.0.0.1:{controller}"
         running = Broker(f"127.0.0.1:{port}", True, folder, port, jars=jars)
@@ -138,52 +132,25 @@ def broker(
         except BrokerUnavailable as e:
             raise RuntimeError((folder / "broker" / "log").read_text()[-4000:]) from e
         finally:
-            for process in (running.process, running.controller):
-                if process is not None:
-                    process.kill()
-                    process.wait()
+            java.stop([running.process, running.controller])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def libraries() -> Path | None:
-    """The folder of Apache Kafka's jars, fetched once; None, with a warning, where Java or the network is missing."""
-    folder = _CACHE / f"kafka-{VERSION}"
-    if shutil.which("java") is None:
-        warnings.warn("no Java here: the embedded broker stands in for Apache Kafka", stacklevel=2)
+    """The folder of Apache Kafka's jars; None, with a warning, where Java or the network is missing."""
+    try:
+        return java.jars(f"kafka-{VERSION}", f"org.apache.kafka:kafka_2.13:{VERSION}")
+    except java.Unavailable as e:
+        warnings.warn(f"{e}: the embedded broker stands in for Apache Kafka", stacklevel=2)
         return None
-    if folder.exists():
-        return folder
-    if shutil.which("mvn") is None:
-        warnings.warn("no Maven here: the embedded broker stands in for Apache Kafka", stacklevel=2)
-        return None
-    with tempfile.TemporaryDirectory(dir=_made(_CACHE)) as work:
-        (Path(work) / "pom.xml").write_text(_POM.format(version=VERSION))
-        command = [
-            "mvn",
-            "-q",
-            "-B",
-            "dependency:copy-dependencies",
-            "-DoutputDirectory=jars",
-            "-DincludeScope=runtime",
-        ]
-        done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
-        if done.returncode:
-            warnings.warn(
-                f"Apache Kafka could not be fetched, the embedded broker stands in: {done.stdout[:500]}",
-                stacklevel=2,
-            )
-            return None
-        with suppress(OSError):  # another process was first
-            (Path(work) / "jars").rename(folder)
-    return folder
 
 
 def _formatted(jars: Path, node: str) -> Path:
     """A formatted, empty data folder: made once, and copied for each node with this id."""
-    folder = _CACHE / f"kafka-{VERSION}-formatted-{node}"
+    folder = java.CACHE / f"kafka-{VERSION}-formatted-{node}"
     if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=_CACHE) as work:
+        with tempfile.TemporaryDirectory(dir=java.CACHE) as work:
             settings = {
                 **_SETTINGS,
                 "process.roles": "broker,controller",
@@ -202,26 +169,8 @@ def _formatted(jars: Path, node: str) -> Path:
 
 
 def _start(jars: Path, folder: Path) -> subprocess.Popen[bytes]:
-    command = ["java", *_JAVA, "-cp", f"{jars}/*", "kafka.Kafka", str(folder / "server.properties")]
-    if shutil.which("setpriv"):  # it ends with this process, however that ends
-        command = ["setpriv", "--pdeathsig", "KILL", *command]
-    with (folder / "log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+    return java.start(folder, *_JAVA, "-cp", f"{jars}/*", "kafka.Kafka", str(folder / "server.properties"))
 
 
 def _write_settings(file: Path, settings: Mapping[str, str]) -> None:
     file.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

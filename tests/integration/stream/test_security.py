@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import admin
-from tests import kafka
+from tests import java, kafka
 from tests.conftest import Pipeline
 from tests.streams import Topics, committed, message, produce, section
 
@@ -57,7 +57,7 @@ def secured(tmp_path: Path) -> Iterator[Secured]:
     if kafka.libraries() is None or shutil.which("openssl") is None:
         pytest.skip("Apache Kafka and openssl are needed")
     certificates(tmp_path)
-    sasl, tls = kafka.free_ports(2)
+    sasl, tls = java.free_ports(2)
     settings = {
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL",
         "ssl.keystore.type": "PEM",
