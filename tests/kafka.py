@@ -33,7 +33,6 @@ _SETTINGS = {
     "broker.heartbeat.interval.ms": "300",
     "group.min.session.timeout.ms": "500",
     "log.cleaner.enable": "false",
-    "log.retention.ms": "-1",  # messages of tests are of 1970: gone at the first look otherwise
 }
 _JAVA = ("-Xms96m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 

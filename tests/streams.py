@@ -14,9 +14,9 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from batchinfer.spec import PipelineSpec
 from tests.kafka import Broker
 
-FIRST_TIMESTAMP = int(time.time() * 1000) - 3_600_000
-"""Of today: of a producer whose last message is older than a day, a broker that comes back knows nothing, and takes
-again what it has."""
+FIRST_TIMESTAMP = (int(time.time()) // 3600 - 1) * 3_600_000
+"""Of the first message, ms: of a producer whose last message is older than a day, a broker that comes back knows
+nothing, and takes again what it has."""
 COLUMNS = {"id": "int64", "note": "string", "x0": "float32", "x1": "float32", "x2": "float32"}
 
 

@@ -40,6 +40,15 @@ class TestKafkaPython(ClientConformance):
     def broker(self, kafka_broker: kafka.Broker) -> kafka.Broker:
         return kafka_broker
 
+    def test_a_partition_that_has_just_gone_is_passed_over(self) -> None:
+        member = self.member(self._broker.topic("suite"))
+        until(lambda: bool(member.owned), member)
+        gone = TopicPartition("gone", 7)
+        member.consumer.seek({gone: 1})
+        member.consumer.pause([gone])
+        member.consumer.resume([gone])
+        assert member.consumer.known_ends([gone]) == member.consumer.positions([gone]) == {}
+
     @pytest.mark.xfail(reason="kafka-python sends it as an empty one")
     def test_a_header_without_a_value_stays_without(self) -> None:
         super().test_a_header_without_a_value_stays_without()

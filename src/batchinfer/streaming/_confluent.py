@@ -428,6 +428,7 @@ class ConfluentProducer:
         reports = {} if self._transactional else {"on_delivery": self._on_failure}
         self._producer = _made(ck.Producer, {**settings, **reports})
         self._ready = False
+        self._usable = True
 
     def _on_failure(self, error: ck.KafkaError | None, _message: ck.Message) -> None:
         if error is not None:
@@ -486,7 +487,15 @@ class ConfluentProducer:
                 index=index,
                 limit_bytes=self._limit,
             )
-        raise _translated(error, f"producing to {topic}")
+        raise self._failure(error, f"producing to {topic}")
+
+    def _failure(self, error: ck.KafkaError, what: str) -> Exception:
+        """Of a producer that cannot go on, `produce` says that alone; a transaction's abort says why."""
+        if error.fatal() or error.code() == _E._FATAL:
+            self._usable = False
+        if error.code() == _E._FATAL:
+            return TransactionAborted(f"{what}: {error.str()}", code=error.name())
+        return _translated(error, what)
 
     def send_offsets(self, offsets: Offsets, group: object) -> None:
         """See `Producer.send_offsets`."""
@@ -508,7 +517,7 @@ class ConfluentProducer:
         if self._failed:
             error = self._failed[0]
             self._producer.purge()
-            raise _translated(error, "delivering messages") from ck.KafkaException(error)
+            raise self._failure(error, "delivering messages") from ck.KafkaException(error)
 
     def abort(self) -> None:
         """See `Producer.abort`."""
@@ -519,6 +528,8 @@ class ConfluentProducer:
         else:
             self._producer.purge()
             self._producer.flush(1.0)
+            if not self._usable:
+                raise TransactionAborted("this producer cannot go on")
 
     def close(self) -> None:
         """See `Producer.close`."""

@@ -204,16 +204,18 @@ class KafkaPythonConsumer:
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """See `Consumer.pause`."""
-        self._consumer.pause(*map(_theirs, partitions))
+        for partition in partitions:
+            self._unless_gone(partition, lambda p=partition: self._consumer.pause(_theirs(p)))  # type: ignore[misc]
 
     def resume(self, partitions: Sequence[TopicPartition]) -> None:
         """See `Consumer.resume`."""
-        self._consumer.resume(*map(_theirs, partitions))
+        for partition in partitions:
+            self._unless_gone(partition, lambda p=partition: self._consumer.resume(_theirs(p)))  # type: ignore[misc]
 
     def seek(self, offsets: Offsets) -> None:
         """See `Consumer.seek`."""
         for partition, offset in offsets.items():
-            self._consumer.seek(_theirs(partition), offset)
+            self._unless_gone(partition, lambda p=partition, o=offset: self._consumer.seek(_theirs(p), o))  # type: ignore[misc]
 
     def assignment(self) -> list[TopicPartition]:
         """See `Consumer.assignment`."""
@@ -232,14 +234,14 @@ class KafkaPythonConsumer:
 
     def positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """See `Consumer.positions`."""
-        ours = set(self.assignment())
         found = {
             p: self._called(
-                lambda p=p: self._consumer.position(_theirs(p), timeout_ms=_POSITION_MS),  # type: ignore[misc]
+                lambda p=p: self._unless_gone(  # type: ignore[misc]
+                    p, lambda: self._consumer.position(_theirs(p), timeout_ms=_POSITION_MS)
+                ),
                 f"the position in {p}",
             )
             for p in partitions
-            if p in ours
         }
         return {p: offset for p, offset in found.items() if offset is not None}
 
@@ -253,8 +255,10 @@ class KafkaPythonConsumer:
 
     def known_ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """See `Consumer.known_ends`. What is under way in transactions counts too."""
-        ours = set(self.assignment())
-        found = {p: self._consumer.highwater(_theirs(p)) for p in partitions if p in ours}
+        found = {
+            p: self._unless_gone(p, lambda p=p: self._consumer.highwater(_theirs(p)))  # type: ignore[misc]
+            for p in partitions
+        }
         return {p: int(end) for p, end in found.items() if end is not None}
 
     def _ends(
@@ -293,6 +297,15 @@ class KafkaPythonConsumer:
             self._called(left.result, "leaving")
         finally:
             self._working.shutdown(wait=left.done())
+
+    def _unless_gone(self, partition: TopicPartition, call: Callable[[], _Found]) -> _Found | None:
+        """A partition may go at any time, on the I/O thread, and the listener hears of it in the next poll."""
+        try:
+            return call()
+        except (KeyError, ValueError, ke.IllegalStateError):
+            if partition in self.assignment():
+                raise
+            return None
 
     def _called(self, call: Callable[[], _Found], what: str) -> _Found:
         try:

@@ -183,7 +183,11 @@ class Producer(Protocol):
         """Wait until all is delivered, and commit it; without transactions only wait."""
 
     def abort(self) -> None:
-        """Undo all since `begin`, and forget what is queued."""
+        """Undo all since `begin`, and forget what is queued.
+
+        Raises:
+            BatchinferError: this producer cannot go on; a new one can.
+        """
 
     def close(self) -> None:
         """Give up what is under way, and disconnect."""

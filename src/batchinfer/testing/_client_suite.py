@@ -17,6 +17,7 @@ from batchinfer.errors import (
     MessageTooLarge,
     ProducerFenced,
     SpecError,
+    TransactionAborted,
 )
 from batchinfer.spec import StreamSpec
 from batchinfer.streaming import Client, Producer, TopicPartition, open_client
@@ -333,6 +334,19 @@ class ClientConformance:
         successor.produce_batch(messages(topic, [b"successor"]))
         successor.commit()
         assert [r["value"] for r in self.member(topic).until(1)] == [b"successor"]
+
+    def test_a_producer_that_is_fenced_while_it_produces_says_that_all_is_to_be_done_again(self) -> None:
+        self.needs_apache_kafka()
+        topic, name = self._broker.topic("suite"), new_name("suite")
+        zombie, successor = self.producer(name), self.producer(name)
+        zombie.begin()
+        successor.begin()
+        end = time.monotonic() + 30
+        with pytest.raises((ProducerFenced, TransactionAborted)):
+            while time.monotonic() < end:
+                zombie.produce_batch(messages(topic, [b"zombie"]))
+                time.sleep(0.01)
+            zombie.commit()
 
     def test_the_progress_of_an_old_generation_is_refused(self) -> None:
         self.needs_apache_kafka()

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,17 @@ from tests.conftest import Pipeline, flights
 from tests.integration.stream.test_stream import add_second_version, running, until
 from tests.kafka import Broker
 from tests.postgres import drop_tables, table_path
-from tests.streams import Topics, committed, headers, ids, message, produce, score, with_stream
+from tests.streams import (
+    FIRST_TIMESTAMP,
+    Topics,
+    committed,
+    headers,
+    ids,
+    message,
+    produce,
+    score,
+    with_stream,
+)
 
 from batchinfer.cli import main
 from batchinfer.errors import BrokerRefused, SpecError, UsageError
@@ -33,6 +44,7 @@ from batchinfer.spec import PipelineSpec
 
 pytestmark = pytest.mark.xdist_group("kafka")
 
+DAY = datetime.fromtimestamp(FIRST_TIMESTAMP / 1e3, UTC).date().isoformat()
 CHILD = Path(__file__).with_name("child.py")
 ALL = os.environ.get("BATCHINFER_TORTURE") == "all"
 STEPS = (
@@ -108,9 +120,7 @@ def test_rows_come_once_with_lineage_and_the_day_of_their_message(
     assert table_ids(spec) == {n: 2 if n % 50 else 1 for n in range(1000)}
     assert len({(row["_source"], row["_position"]) for row in found}) == len(found)
     assert all(row["score"] == score(row["id"]) and row["note"] == f"n{row['id'] % 7}" for row in found)
-    assert {(row["ds"], row["_model"], row["_run_id"]) for row in found} == {
-        ("1970-01-01", "linear@1", first.run_id)
-    }
+    assert {(row["ds"], row["_model"], row["_run_id"]) for row in found} == {(DAY, "linear@1", first.run_id)}
     assert ids(committed(kafka_broker, topics.letters)) == dict.fromkeys(range(0, 1000, 50), 1)
 
 
@@ -288,7 +298,8 @@ def test_parity_agrees_and_finds_a_planted_difference(
         ("store", 588, 588),
     ]
     assert report.messages == 600
-    some = parity(spec, 1_000_100, 1_000_250, sinks=["store"])  # a message each ms from 1,000,000 on
+    begin = FIRST_TIMESTAMP + 100  # a message each ms
+    some = parity(spec, begin, begin + 150, sinks=["store"])
     assert (some.messages, some.equal) == (150, True)
     spoil(spec, output)
     [found] = parity(spec, "begin", "end", sinks=["store"]).sinks
@@ -309,7 +320,7 @@ def test_parity_agrees_and_finds_a_planted_difference(
     with pytest.raises(UsageError, match="ends before it"):
         parity(spec, {0: 1, 1: 1}, {0: 2})
     with pytest.raises(UsageError, match="no offset"):
-        parity(spec, 2_000_000, "end")
+        parity(spec, FIRST_TIMESTAMP + 1_000_000, "end")
 
 
 def spoil(spec: PipelineSpec, output: Any) -> None:
