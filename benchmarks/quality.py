@@ -1,7 +1,7 @@
 """What do a suite of ten expectations and the profile of every row cost a run, and what would they cost without us?
 
-    python -m benchmarks.quality                                # 10 M rows, MLP and LightGBM: about four minutes
-    python -m benchmarks.quality --models mlp --repeats 7       # 20 s
+    python -m benchmarks.quality                                # 10 M rows, MLP and LightGBM: about seven minutes
+    python -m benchmarks.quality --models mlp --repeats 7       # some minutes
 
 For each model `batchinfer.run` in fresh processes, in pairs: without suite and drift, and with both.  The order in
 a pair alternates.  A run of LightGBM takes so long that a shared host changes its speed in between, by more than

@@ -21,6 +21,7 @@ import yaml
 from batchinfer.model import _certify
 from batchinfer.spec import PipelineSpec, load_spec
 from tests import kafka, postgres
+from tests.ports import free_ports
 
 
 @pytest.fixture(scope="session")
@@ -151,9 +152,7 @@ def connect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Spark Connect server in a process of its own, as `sc://…`; the tests of one group share it."""
     import pyspark
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     home = Path(pyspark.__file__).parent
     folder = tmp_path_factory.mktemp("connect")
     conf = {"spark.connect.grpc.binding.port": port, "spark.ui.enabled": "false"}

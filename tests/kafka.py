@@ -16,6 +16,7 @@ from pathlib import Path
 from batchinfer.errors import BrokerUnavailable
 from batchinfer.streaming._embedded import EmbeddedBroker, await_port
 from tests import java
+from tests.ports import free_ports
 
 VERSION = "4.3.1"
 _PATIENCE_SECONDS = 90
@@ -100,7 +101,7 @@ def broker(
             with EmbeddedBroker(log=folder / "log") as embedded:
                 yield Broker(embedded.bootstrap_servers, False, folder)
             return
-        port, controller = java.free_ports(2)
+        port, controller = free_ports(2)
         more = "".join(f",{name}://127.0.0.1:{place}" for name, place in (listeners or {}).items())
         clients, quorum = f"PLAINTEXT://127.0.0.1:{port}{more}", f"CONTROLLER://127.0.0.1:{controller}"
         running = Broker(f"127.0.0.1:{port}", True, folder, port, jars=jars)

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ import pytest
 from batchinfer.store import ResultsStore
 from batchinfer.store._postgres import PostgresStore
 from batchinfer.store._postgres_session import session
+from tests.ports import free_ports
 
 _PATIENCE_SECONDS = 60
 _NOBODY = 65534
@@ -56,9 +56,7 @@ def server() -> Iterator[str]:
     data = folder / "data"
     made = [*run_as, str(programs / "initdb"), "-D", str(data), "-U", OWNER, "-A", "trust", "-E", "UTF8"]
     subprocess.run([*made, "--locale=C", "--no-sync"], check=True, capture_output=True, cwd="/")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     options = [option for name, value in _SETTINGS.items() for option in ("-c", f"{name}={value}")]
     started = [str(programs / "postgres"), "-D", str(data), "-p", str(port), "-k", str(folder), *options]
     with (folder / "log").open("wb") as log:

@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from tests import java
+from tests.ports import free_ports
 
 VERSION = "3.5.0"
 _PATIENCE_SECONDS = 120
@@ -41,7 +42,7 @@ def cluster() -> Iterator[Path]:
         conf.mkdir()
         managers.mkdir()
         manager, scheduler, tracker, admin, web, localizer, node_web = (
-            f"127.0.0.1:{port}" for port in java.free_ports(7)
+            f"127.0.0.1:{port}" for port in free_ports(7)
         )
         _write(conf / "core-site.xml", {"fs.defaultFS": "file:///", "hadoop.tmp.dir": f"{folder}/tmp"})
         _write(

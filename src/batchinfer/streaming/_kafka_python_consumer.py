@@ -205,17 +205,17 @@ class KafkaPythonConsumer:
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """See `Consumer.pause`."""
         for partition in partitions:
-            self._unless_gone(partition, lambda p=partition: self._consumer.pause(_theirs(p)))  # type: ignore[misc]
+            self._unless_gone(partition, self._consumer.pause)
 
     def resume(self, partitions: Sequence[TopicPartition]) -> None:
         """See `Consumer.resume`."""
         for partition in partitions:
-            self._unless_gone(partition, lambda p=partition: self._consumer.resume(_theirs(p)))  # type: ignore[misc]
+            self._unless_gone(partition, self._consumer.resume)
 
     def seek(self, offsets: Offsets) -> None:
         """See `Consumer.seek`."""
         for partition, offset in offsets.items():
-            self._unless_gone(partition, lambda p=partition, o=offset: self._consumer.seek(_theirs(p), o))  # type: ignore[misc]
+            self._unless_gone(partition, self._consumer.seek, offset)
 
     def assignment(self) -> list[TopicPartition]:
         """See `Consumer.assignment`."""
@@ -236,9 +236,7 @@ class KafkaPythonConsumer:
         """See `Consumer.positions`."""
         found = {
             p: self._called(
-                lambda p=p: self._unless_gone(  # type: ignore[misc]
-                    p, lambda: self._consumer.position(_theirs(p), timeout_ms=_POSITION_MS)
-                ),
+                lambda p=p: self._unless_gone(p, self._consumer.position, timeout_ms=_POSITION_MS),  # type: ignore[misc]
                 f"the position in {p}",
             )
             for p in partitions
@@ -255,10 +253,7 @@ class KafkaPythonConsumer:
 
     def known_ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """See `Consumer.known_ends`. What is under way in transactions counts too."""
-        found = {
-            p: self._unless_gone(p, lambda p=p: self._consumer.highwater(_theirs(p)))  # type: ignore[misc]
-            for p in partitions
-        }
+        found = {p: self._unless_gone(p, self._consumer.highwater) for p in partitions}
         return {p: int(end) for p, end in found.items() if end is not None}
 
     def _ends(
@@ -298,10 +293,12 @@ class KafkaPythonConsumer:
         finally:
             self._working.shutdown(wait=left.done())
 
-    def _unless_gone(self, partition: TopicPartition, call: Callable[[], _Found]) -> _Found | None:
+    def _unless_gone(
+        self, partition: TopicPartition, call: Callable[..., _Found], *more: Any, **options: Any
+    ) -> _Found | None:
         """A partition may go at any time, on the I/O thread, and the listener hears of it in the next poll."""
         try:
-            return call()
+            return call(_theirs(partition), *more, **options)
         except (KeyError, ValueError, ke.IllegalStateError):
             if partition in self.assignment():
                 raise

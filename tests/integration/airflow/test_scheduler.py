@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from tests.integration.airflow.conftest import ROOT, Deployment
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.skipif(
     "BATCHINFER_AIRFLOW" not in os.environ, reason="takes minutes: make airflow-test runs it"
@@ -88,9 +88,7 @@ class Standalone:
 @pytest.fixture(scope="module")
 def standalone(deployment: Deployment) -> Iterator[Standalone]:
     prepare(deployment)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     environment = deployment.environment | {
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": f"http://localhost:{port}",

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from confluent_kafka import admin
-from tests import java, kafka
+from tests import kafka
 from tests.conftest import Pipeline
+from tests.ports import free_ports
 from tests.streams import Topics, committed, message, produce, section
 
 from batchinfer.errors import BrokerRefused, SpecError
@@ -57,7 +58,7 @@ def secured(tmp_path: Path) -> Iterator[Secured]:
     if kafka.libraries() is None or shutil.which("openssl") is None:
         pytest.skip("Apache Kafka and openssl are needed")
     certificates(tmp_path)
-    sasl, tls = java.free_ports(2)
+    sasl, tls = free_ports(2)
     settings = {
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL",
         "ssl.keystore.type": "PEM",

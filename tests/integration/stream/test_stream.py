@@ -18,6 +18,7 @@ import pytest
 from tests import streams
 from tests.conftest import Pipeline, flights
 from tests.kafka import Broker
+from tests.ports import free_ports
 from tests.streams import FIRST_TIMESTAMP, Topics, committed, headers, ids, message, produce, with_stream
 
 from batchinfer.errors import BatchinferError, BrokerRefused, ErrorBudgetSpent, SpecError, UsageError
@@ -489,7 +490,7 @@ def add_second_version(registry: Any, folder: Any, output: str = "score") -> Non
 
 def test_metrics_health_and_drift_tell_what_was_committed(kafka_broker: Broker, pipeline: Pipeline) -> None:
     topics = Topics.of(kafka_broker)
-    port = _free_port()
+    port = free_ports(1)[0]
     spec = with_stream(
         pipeline,
         kafka_broker,
@@ -529,11 +530,3 @@ def test_metrics_health_and_drift_tell_what_was_committed(kafka_broker: Broker, 
     assert history is not None
     rows = history.filter(pa.compute.equal(history["column"], "x0"))
     assert sum(rows["rows"].to_pylist()) == 400
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
