@@ -37,6 +37,7 @@ from batchinfer.streaming import (
     TopicPlan,
     TopicSink,
     open_client,
+    tune_process,
 )
 
 _log = logging.getLogger("batchinfer.stream")
@@ -89,6 +90,7 @@ def stream(
         BatchinferError: what stopped it; its report is in the error's fields. All that was committed stands, and the
             same command goes on from there.
     """
+    tune_process()
     planner = StreamPlanner(spec)
     plan = planner.plan(planner.resolve())
     meter, started_at = Meter(), datetime.now(UTC).isoformat(timespec="seconds")

@@ -19,6 +19,7 @@ from batchinfer.streaming._ports import (
     Refused,
     Sink,
 )
+from batchinfer.streaming._process import tune_process
 from batchinfer.streaming._records import (
     HEADERS,
     RECORDS,
@@ -73,5 +74,6 @@ __all__ = [
     "open_encoder",
     "own_headers",
     "table_columns",
+    "tune_process",
     "with_partition",
 ]

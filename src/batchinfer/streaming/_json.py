@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from batchinfer.core import arrays
 from batchinfer.spec import FormatSpec
-from batchinfer.streaming._json_shape import suspects
+from batchinfer.streaming._json_shape import Layouts
 from batchinfer.streaming._json_strict import Field, Unreadable, fault, normal
 from batchinfer.streaming._ports import Decoded
 
@@ -39,6 +39,7 @@ class JsonDecoder:
     def __init__(self, schema: pa.Schema, _spec: FormatSpec, _folder: Path) -> None:
         self._schema = schema
         self._fields = {field.name: Field.of(field) for field in schema}
+        self._layouts = Layouts(self._fields)
         self._reads = pl.Schema({field.name: _read_as(field) for field in schema})
 
     def decode(self, values: pa.LargeBinaryArray) -> Decoded:
@@ -53,7 +54,7 @@ class JsonDecoder:
         batch = self._read(values, places)
         if batch is None:
             places, batch = self._without_faults(values, places, rejected)
-        suspect = suspects(_taken(values, places), batch, self._fields)
+        suspect = self._layouts.suspects(_taken(values, places), batch)
         if suspect.any():
             batch, places = self._examined(values, places, batch, suspect, rejected)
         return Decoded(batch, places, sorted(rejected.items()))
@@ -156,8 +157,8 @@ class JsonEncoder:
 
     def encode(self, rows: pa.RecordBatch) -> pa.LargeBinaryArray:
         """See `Encoder.encode`."""
-        text = pl.from_arrow(pa.Table.from_batches([rows])).write_ndjson()  # type: ignore[union-attr]
-        return arrays.from_bytes(text.encode().splitlines())
+        objects = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([rows]))).to_struct()
+        return objects.struct.json_encode().to_arrow().cast(pa.large_binary())
 
 
 def _starts_and_ends(values: pa.LargeBinaryArray) -> Mask:

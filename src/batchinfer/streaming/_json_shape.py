@@ -8,7 +8,9 @@ a text, something else than null where the reader found nothing, an object that 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,40 +27,97 @@ _MOST_LAYOUTS = 8
 _QUOTE, _COLON, _BACKSLASH, _SPACE, _NULL = (ord(character) for character in '":\\ n')
 _OPENING = np.array([ord("{"), ord("[")], np.uint8)
 _WORD = 8
+_BLOCK_ROWS = 1024
+"""Messages whose names are compared at once: so few that what is compared stays in the processor's cache."""
 _QUOTED = {"text", "time"}
 """Kinds of fields whose values are JSON strings."""
 
 
-def suspects(values: pa.LargeBinaryArray, batch: pa.RecordBatch, fields: Mapping[str, Field]) -> Mask:
-    """The messages to be read by the letter. `batch` has the row that the reader made of each."""
-    rows = len(values)
-    if not rows:
-        return np.zeros(0, np.bool_)
-    text = _Text(values)
-    suspect = text.escaped_surrogates()
-    for column in batch.columns:
-        if pa.types.is_floating(column.type):  # JSON has no infinity: it was a number beyond the type
-            suspect |= np.isinf(arrays.to_numpy(column)[0])
-    absent = {
-        name: arrays.to_numpy(pc.is_null(column))[0]
-        for name, column in zip(batch.schema.names, batch.columns, strict=True)
-        if column.null_count
-    }
-    left = np.flatnonzero(~suspect)
-    for _ in range(_MOST_LAYOUTS):
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """The names of a message in order, each as written with its opening quote, and which field it is.
+
+    What is compared are words of eight bytes: of the name at a `place`, those that begin so many bytes before its end
+    (`back`), as a number, without the `excess` bits that come before a shorter name.
+    """
+
+    names: tuple[tuple[bytes, str | None], ...]
+    places: _Places
+    back: _Places
+    excess: npt.NDArray[np.uint64]
+    words: npt.NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, names: Sequence[tuple[bytes, str | None]]) -> Self:
+        """With the words of all names."""
+        pieces: list[tuple[int, int, int, int]] = []
+        for place, (name, _) in enumerate(names):
+            if len(name) < _WORD:
+                excess = 8 * (_WORD - len(name))
+                pieces.append((place, _WORD, excess, int.from_bytes(name, "little")))
+                continue
+            for start in sorted({*range(0, len(name) - _WORD, _WORD), len(name) - _WORD}):
+                word = int.from_bytes(name[start : start + _WORD], "little")
+                pieces.append((place, len(name) - start, 0, word))
+        places, back, excess, words = zip(*pieces, strict=True)
+        return cls(
+            tuple(names),
+            np.array(places, np.int64),
+            np.array(back, np.int64),
+            np.array(excess, np.uint64),
+            np.array(words, np.uint64),
+        )
+
+
+class Layouts:
+    """The layouts of a topic's messages, learned as they come. Thread-safe: which are known changes the work alone."""
+
+    def __init__(self, fields: Mapping[str, Field]) -> None:
+        self._fields = fields
+        self._known: tuple[_Layout, ...] = ()
+
+    def suspects(self, values: pa.LargeBinaryArray, batch: pa.RecordBatch) -> Mask:
+        """The messages to be read by the letter. `batch` has the row that the reader made of each."""
+        rows = len(values)
+        if not rows:
+            return np.zeros(0, np.bool_)
+        text = _Text(values)
+        suspect = text.escaped_surrogates()
+        for column in batch.columns:
+            if pa.types.is_floating(column.type):  # JSON has no infinity: it was a number beyond the type
+                suspect |= np.isinf(arrays.to_numpy(column)[0])
+        absent = {
+            name: arrays.to_numpy(pc.is_null(column))[0]
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            if column.null_count
+        }
+        left = np.flatnonzero(~suspect)
+        for layout in self._known:
+            left = self._judge(text, left, layout, absent, suspect)
+        for _ in range(_MOST_LAYOUTS):
+            if not len(left):
+                break
+            first = int(left[0])
+            found = fault(values[first].as_py(), self._fields) is None and text.layout(first, self._fields)
+            if not found:
+                suspect[first], left = True, left[1:]
+                continue
+            layout = _Layout.of(found)
+            self._known = (layout, *self._known)[:_MOST_LAYOUTS]
+            left = self._judge(text, left, layout, absent, suspect)
+        suspect[left] = True
+        return suspect
+
+    def _judge(
+        self, text: _Text, left: _Places, layout: _Layout, absent: Mapping[str, Mask], suspect: Mask
+    ) -> _Places:
+        """Note which messages of the layout are suspects; returns those of other layouts."""
         if not len(left):
-            break
-        first = int(left[0])
-        layout = None if fault(values[first].as_py(), fields) is not None else text.layout(first, fields)
-        if layout is None:
-            suspect[first], left = True, left[1:]
-            continue
+            return left
         alike = text.alike(left, layout)
         found = left[alike]
-        suspect[found[text.odd_values(found, layout, fields, absent)]] = True
-        left = left[~alike]
-    suspect[left] = True
-    return suspect
+        suspect[found[text.odd_values(found, layout, self._fields, absent)]] = True
+        return left[~alike]
 
 
 class _Text:
@@ -108,27 +167,29 @@ class _Text:
             places[of_field[0]] = field
         return [(name, places.get(place)) for place, name in enumerate(names)]
 
-    def alike(self, rows: _Places, layout: list[tuple[bytes, str | None]]) -> Mask:
+    def alike(self, rows: _Places, layout: _Layout) -> Mask:
         """Which of these messages have the layout's names in its order."""
-        alike = np.asarray(self._counts[rows] == len(layout), np.bool_)
-        ends = self._ends_of(rows[alike], layout)
-        same = np.ones(len(ends), np.bool_)
-        for place, (name, _) in enumerate(layout):
-            same &= self._follows(ends[:, place], name)
+        alike = np.asarray(self._counts[rows] == len(layout.names), np.bool_)
+        some = rows[alike]
+        same = np.empty(len(some), np.bool_)
+        for start in range(0, len(some), _BLOCK_ROWS):
+            ends = self._ends_of(some[start : start + _BLOCK_ROWS], layout)
+            words = self._words[ends[:, layout.places] - layout.back] >> layout.excess
+            np.equal(words, layout.words).all(axis=1, out=same[start : start + _BLOCK_ROWS])
         alike[alike] = same
         return alike
 
     def odd_values(
         self,
         rows: _Places,
-        layout: list[tuple[bytes, str | None]],
+        layout: _Layout,
         fields: Mapping[str, Field],
         absent: Mapping[str, Mask],
     ) -> Mask:
         """Which of these messages, of the layout, have a value that does not begin as it must."""
         ends = self._ends_of(rows, layout)
         odd = np.zeros(len(rows), np.bool_)
-        for place, (_, name) in enumerate(layout):
+        for place, (_, name) in enumerate(layout.names):
             if name is not None and fields[name].kind not in _QUOTED and name not in absent:
                 continue  # the reader took it for what it must be
             at = ends[:, place] + 2
@@ -143,18 +204,6 @@ class _Text:
                 odd |= absent[name][rows] & (begins != _NULL)
         return odd
 
-    def _ends_of(self, rows: _Places, layout: list[tuple[bytes, str | None]]) -> _Places:
-        return np.asarray(self._ends[self._firsts[rows][:, None] + np.arange(len(layout))], np.int64)
-
-    def _follows(self, ends: _Places, name: bytes) -> Mask:
-        """Where the bytes before each end are the name, compared eight at a time."""
-        if len(name) < _WORD:
-            wanted = int.from_bytes(name, "little")
-            return np.asarray(
-                self._words[ends - _WORD] >> np.uint64(8 * (_WORD - len(name))) == np.uint64(wanted)
-            )
-        same = np.ones(len(ends), np.bool_)
-        for start in {*range(0, len(name) - _WORD, _WORD), len(name) - _WORD}:
-            wanted = int.from_bytes(name[start : start + _WORD], "little")
-            same &= self._words[ends - (len(name) - start)] == np.uint64(wanted)
-        return same
+    def _ends_of(self, rows: _Places, layout: _Layout) -> _Places:
+        firsts = self._firsts[rows]
+        return np.asarray(self._ends[firsts[:, None] + np.arange(len(layout.names))], np.int64)

@@ -28,6 +28,8 @@ _log = logging.getLogger("batchinfer.stream")
 _TICK_SECONDS = 0.1
 _GATHER_SECONDS = 0.004
 """How long messages gather in the client before they are polled, where there is time: a poll has its price."""
+_POLL_MESSAGES = 2048
+"""So few at a time that a client's objects are still in the processor's cache when they are made columns of."""
 _STALL_SECONDS = 1.0
 """After so long without room the partitions are paused. Shorter waits are not worth what the client drops then."""
 _SETTLED_SECONDS = 5.0
@@ -105,6 +107,8 @@ class StreamService:
         self._gathered: list[Records] = []
         self._gathered_count = self._gathered_bytes = 0
         self._gathered_at = 0.0
+        self._more = False
+        """Whether the last poll brought all that it might."""
         self._durable: dict[TopicPartition, int] = {}
         self._to_commit: dict[TopicPartition, int] = {}
         self._progress_at = 0.0
@@ -176,15 +180,17 @@ class StreamService:
         timeout = _TICK_SECONDS
         if self._gathered:
             left = self._gathered_at + self._flow.max_latency_s - time.monotonic()
-            if left > 0:
+            if left > 0 and not self._more:
                 stop.wait(min(_GATHER_SECONDS, left))
             timeout = 0.0
+        asked = min(_POLL_MESSAGES, self._flow.max_batch - self._gathered_count)
         try:
-            records = self._consumer.poll(self._flow.max_batch - self._gathered_count, timeout)  # 1
+            records = self._consumer.poll(asked, timeout)  # 1
         except Transient as e:
             _log.warning("%s; polling again", e)
             stop.wait(_TICK_SECONDS)
             return
+        self._more = len(records) == asked
         if len(records):
             if not self._gathered:
                 self._gathered_at = time.monotonic()
