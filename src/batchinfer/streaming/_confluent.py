@@ -294,9 +294,7 @@ class ConfluentConsumer:
             if any(map(ck.Message.error, messages)):
                 messages = [message for message in messages if not self._is_event(message)]
             if self._rebalances != before:  # the batch may hold what came before a partition went
-                messages = [
-                    m for m in messages if TopicPartition(m.topic(), m.partition()) in self._assigned
-                ]
+                messages = [m for m in messages if TopicPartition(m.topic(), m.partition()) in self._assigned]
             if not messages:
                 return Records.none()
             records = _records(messages)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchinfer.core import arrays
+from batchinfer.errors import SpecError
 from batchinfer.spec import FormatSpec
 from batchinfer.streaming._json_shape import Layouts
 from batchinfer.streaming._json_strict import Field, Unreadable, fault, normal
@@ -152,13 +153,30 @@ class JsonDecoder:
 class JsonEncoder:
     """See `batchinfer.streaming.Encoder`: one object for each row. NaN and infinities, which JSON has not, are null."""
 
-    def __init__(self, _schema: pa.Schema, _spec: FormatSpec | None = None, _topic: str = "") -> None:
-        pass
+    def __init__(self, schema: pa.Schema, _spec: FormatSpec | None = None, _topic: str = "") -> None:
+        for field in schema:
+            if _holds_bytes(field.type):
+                raise SpecError(
+                    f"stream.output_format: '{field.name}' is {field.type}, which JSON cannot hold",
+                    next_step="write predictions as avro or protobuf, or leave the column out of output.carry",
+                    column=field.name,
+                )
 
     def encode(self, rows: pa.RecordBatch) -> pa.LargeBinaryArray:
         """See `Encoder.encode`."""
         objects = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([rows]))).to_struct()
         return objects.struct.json_encode().to_arrow().cast(pa.large_binary())
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_nested(kind):
+        return any(_holds_bytes(kind.field(place).type) for place in range(kind.num_fields))
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
 
 
 def _starts_and_ends(values: pa.LargeBinaryArray) -> Mask:

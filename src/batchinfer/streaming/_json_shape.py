@@ -57,16 +57,11 @@ class _Layout:
                 pieces.append((place, _WORD, excess, int.from_bytes(name, "little")))
                 continue
             for start in sorted({*range(0, len(name) - _WORD, _WORD), len(name) - _WORD}):
-                word = int.from_bytes(name[start : start + _WORD], "little")
-                pieces.append((place, len(name) - start, 0, word))
-        places, back, excess, words = zip(*pieces, strict=True)
-        return cls(
-            tuple(names),
-            np.array(places, np.int64),
-            np.array(back, np.int64),
-            np.array(excess, np.uint64),
-            np.array(words, np.uint64),
-        )
+                pieces.append(
+                    (place, len(name) - start, 0, int.from_bytes(name[start : start + _WORD], "little"))
+                )
+        places, back, excess, words = np.array(pieces, np.uint64).T
+        return cls(tuple(names), places.astype(np.int64), back.astype(np.int64), excess, words)
 
 
 class Layouts:

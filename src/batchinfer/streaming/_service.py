@@ -199,10 +199,12 @@ class StreamService:
             self._gathered_bytes += records.nbytes
 
     def _is_due(self, now: float) -> bool:
+        """Whether what was gathered goes on: there is enough, it waited long enough, or nothing else is under way."""
         return bool(self._gathered) and (
             self._gathered_count >= self._flow.max_batch
             or self._gathered_bytes >= self._flow.max_bytes // 4
             or now - self._gathered_at >= self._flow.max_latency_s
+            or (self._flight.empty and not self._more)
         )
 
     def _submit(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,21 @@ def test_a_prediction_is_one_object_without_what_json_has_not() -> None:
         {"a": None, "x": 0.5, "t": "ü"},
     ]
     assert not any(b"\n" in value for value in values)
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.list_(pa.large_binary()), pa.binary(16)])
+def test_a_column_of_bytes_is_refused_before_the_first_prediction(kind: pa.DataType) -> None:
+    with pytest.raises(SpecError, match="'raw'"):
+        JsonEncoder(pa.schema([("id", pa.int64()), ("raw", kind)]), FormatSpec(), "topic")
+
+
+def test_layouts_that_are_known_from_before_change_nothing() -> None:
+    decoder = JsonDecoder(SCHEMA, FormatSpec(), Path())
+    layouts = [dict(random.Random(n).sample(list(GOOD.items()), len(GOOD))) for n in range(20)]
+    twice = encoded()[:-1] + b', "id": 2}'
+    values = [*(json.dumps(layout).encode() for layout in layouts), encoded(text=5), twice, encoded()]
+    for _ in range(3):
+        found = decoder.decode(pa.array(values, pa.large_binary()))
+        assert found.rows.tolist() == [*range(20), 22]
+        assert [place for place, _ in found.rejected] == [20, 21]
+        assert found.batch["text"].to_pylist() == ["a"] * 21
