@@ -253,9 +253,9 @@ def quix(options: Any, work: Path, values: list[bytes]) -> float:
     records = options.records // 20
     with broker(lambda servers: write_spec(work, options, servers)) as (running, _):
         fill(running.bootstrap_servers, values, records)
-        graph = options.folder / f"{options.model}.onnx"
+        graph = (options.folder / f"{options.model}.onnx").absolute()
         script = Path(__file__).parent / "peer_quix.py"
-        command = [options.quix, script, running.bootstrap_servers, graph, str(records), *FEATURES]
+        command = [options.quix.absolute(), script, running.bootstrap_servers, graph, str(records), *FEATURES]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=work)
         if done.returncode:
             raise SystemExit(f"peer_quix.py: {done.stderr[-3000:]}")
