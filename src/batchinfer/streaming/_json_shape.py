@@ -50,18 +50,21 @@ class _Layout:
     @classmethod
     def of(cls, names: Sequence[tuple[bytes, str | None]]) -> Self:
         """With the words of all names."""
-        pieces: list[tuple[int, int, int, int]] = []
-        for place, (name, _) in enumerate(names):
-            if len(name) < _WORD:
-                excess = 8 * (_WORD - len(name))
-                pieces.append((place, _WORD, excess, int.from_bytes(name, "little")))
-                continue
-            for start in sorted({*range(0, len(name) - _WORD, _WORD), len(name) - _WORD}):
-                pieces.append(
-                    (place, len(name) - start, 0, int.from_bytes(name[start : start + _WORD], "little"))
-                )
+        pieces = [
+            (place, len(name) - start, 0, int.from_bytes(name[start : start + _WORD], "little"))
+            if len(name) >= _WORD
+            else (place, _WORD, 8 * (_WORD - len(name)), int.from_bytes(name, "little"))
+            for place, (name, _) in enumerate(names)
+            for start in _starts(name)
+        ]
         places, back, excess, words = np.array(pieces, np.uint64).T
         return cls(tuple(names), places.astype(np.int64), back.astype(np.int64), excess, words)
+
+
+def _starts(name: bytes) -> list[int]:
+    """Where the words of a name begin; the last one ends with it, and may overlap the one before."""
+    last = max(0, len(name) - _WORD)
+    return sorted({*range(0, last, _WORD), last})
 
 
 class Layouts:

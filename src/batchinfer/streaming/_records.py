@@ -181,14 +181,13 @@ class Records:
         topics, _ = arrays.to_numpy(topic.indices)
         partitions, _ = arrays.to_numpy(self.batch.column("partition"))
         combined = topics.astype(np.int64) << 32 | partitions
-        starts = np.flatnonzero(np.diff(combined, prepend=-1))
-        unique, first, codes = np.unique(combined[starts], return_index=True, return_inverse=True)
-        order = np.argsort(first)
-        places = np.empty(len(order), np.int64)
-        places[order] = np.arange(len(order))
+        starts = np.flatnonzero(combined[1:] != combined[:-1]) + 1
+        starts = np.concatenate([[0], starts]) if len(combined) else starts
+        places: dict[int, int] = {}
+        of_runs = [places.setdefault(one, len(places)) for one in combined[starts].tolist()]
         names = topic.dictionary.to_pylist()
-        found = [TopicPartition(names[int(unique[p] >> 32)], int(unique[p] & 0xFFFFFFFF)) for p in order]
-        return starts, places[codes.reshape(-1)], found
+        found = [TopicPartition(names[one >> 32], one & 0xFFFFFFFF) for one in places]
+        return starts, np.array(of_runs, np.int64), found
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,3 +181,14 @@ def test_layouts_that_are_known_from_before_change_nothing() -> None:
         assert found.rows.tolist() == [*range(20), 22]
         assert [place for place, _ in found.rejected] == [20, 21]
         assert found.batch["text"].to_pylist() == ["a"] * 21
+
+
+@pytest.mark.parametrize("letters", [1, 6, 7, 8, 15, 16, 17, 25])
+def test_a_name_that_differs_in_one_letter_is_another(letters: int) -> None:
+    name = "abcdefghijklmnopqrstuvwxy"[:letters]
+    decoder = JsonDecoder(pa.schema([(name, pa.int64()), ("n", pa.int64())]), FormatSpec(), Path())
+    others = [f"{name[:place]}_{name[place + 1 :]}" for place in range(letters)]
+    values = [json.dumps({each: 1, "n": None}).encode() for each in [name, *others]]
+    found = decoder.decode(pa.array(values, pa.large_binary()))
+    assert found.batch.to_pylist() == [{name: 1, "n": None}]
+    assert found.rejected == [(place + 1, f"no field '{name}'") for place in range(letters)]
