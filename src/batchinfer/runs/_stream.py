@@ -37,7 +37,7 @@ from batchinfer.streaming import (
     TopicPlan,
     TopicSink,
     open_client,
-    tune_process,
+    tuned_process,
 )
 
 _log = logging.getLogger("batchinfer.stream")
@@ -90,7 +90,6 @@ def stream(
         BatchinferError: what stopped it; its report is in the error's fields. All that was committed stands, and the
             same command goes on from there.
     """
-    tune_process()
     planner = StreamPlanner(spec)
     plan = planner.plan(planner.resolve())
     meter, started_at = Meter(), datetime.now(UTC).isoformat(timespec="seconds")
@@ -99,7 +98,8 @@ def stream(
     )
     job = _Job(planner, plan, meter)
     try:
-        job.run(stop or threading.Event(), until_end=until_end, progress=progress)
+        with tuned_process():
+            job.run(stop or threading.Event(), until_end=until_end, progress=progress)
     except BatchinferError as e:
         e.fields["report"] = _summed(report, job).with_(error=str(e))
         raise

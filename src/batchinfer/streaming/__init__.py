@@ -19,7 +19,7 @@ from batchinfer.streaming._ports import (
     Refused,
     Sink,
 )
-from batchinfer.streaming._process import tune_process
+from batchinfer.streaming._process import tuned_process
 from batchinfer.streaming._records import (
     HEADERS,
     RECORDS,
@@ -74,6 +74,6 @@ __all__ = [
     "open_encoder",
     "own_headers",
     "table_columns",
-    "tune_process",
+    "tuned_process",
     "with_partition",
 ]

@@ -298,7 +298,7 @@ class ConfluentConsumer:
             if not messages:
                 return Records.none()
             records = _records(messages)
-            del messages, rest, first
+            del messages, rest, first  # before the collector is back
         for partition, offset in records.next_offsets().items():  # its end may have been told with it
             self._next[partition] = max(offset, self._next.get(partition, 0))
         return records

@@ -91,11 +91,16 @@ def test_never_more_units_in_work_than_threads_nor_begun_before_reports_are_take
 
 def test_the_first_error_is_raised_and_starts_no_more(engine: LocalEngine) -> None:
     begun: list[int] = []
+    failing = threading.Event()
 
     def work(unit: WorkUnit) -> UnitReport:
         begun.append(unit.index)
         if unit.index == 3:
+            failing.set()
             raise InputError("the fourth is bad", path="x")
+        if unit.index > 3:
+            assert failing.wait(PATIENCE_SECONDS), "the fourth came before"
+            time.sleep(0.001)  # as a unit that works, and lets the failure be seen
         return report(unit)
 
     with pytest.raises(InputError, match="the fourth is bad"):
