@@ -80,9 +80,10 @@ class StreamSpec(_Section):
 
     `format` is that of the messages, `output_format` that of the predictions.
 
-    A micro-batch is scored when it has `max_batch` messages, or its first has waited `max_latency_ms`; at most
-    `max_queue_mb` of messages are in memory before the poll pauses. `columns` types input columns as Arrow names them
-    (`int64`, `float32`, `string`, `timestamp[us, tz=UTC]`), where the reference in the model's bundle does not.
+    A micro-batch is scored when it has `max_batch` messages, its first has waited `max_latency_ms`, or nothing else is
+    under way; at most `max_queue_mb` of messages are in memory before the poll pauses. `columns` types input columns as
+    Arrow names them (`int64`, `float32`, `string`, `timestamp[us, tz=UTC]`), where the reference in the model's bundle
+    does not.
 
     `sinks` are the topic, the results table of `output`, or both. A table's part is committed when it has
     `sink_max_mb` or its first row has waited `sink_max_seconds`. `sink_partition` says for each of

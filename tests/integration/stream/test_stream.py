@@ -200,6 +200,18 @@ main(["stream", "run", sys.argv[1], "--set", "stream.drain_seconds=0.1"])
 """
 
 
+def test_a_message_does_not_wait_for_others_where_nothing_else_is_under_way(
+    kafka_broker: Broker, pipeline: Pipeline
+) -> None:
+    topics = Topics.of(kafka_broker)
+    spec = with_stream(pipeline, kafka_broker, topics, max_latency_ms=60_000)
+    produce(kafka_broker, topics.input, [message(0)])
+    with running(spec) as (stop, ended):
+        until(lambda: committed(kafka_broker, topics.output), "the prediction")
+        stop.set()
+        assert ended().messages["predicted"] == 1
+
+
 def test_a_stop_that_brokers_keep_waiting_ends_all_the_same(pipeline: Pipeline) -> None:
     file = pipeline.write_spec(stream={"input_topic": "in", "output_topic": "out"})
     command = [sys.executable, "-c", _HANGS, str(file)]
