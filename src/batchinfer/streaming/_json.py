@@ -171,12 +171,7 @@ class JsonEncoder:
 def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_nested(kind):
         return any(_holds_bytes(kind.field(place).type) for place in range(kind.num_fields))
-    return bool(
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_binary_view(kind)
-        or pa.types.is_fixed_size_binary(kind)
-    )
+    return arrays.is_bytes(kind)
 
 
 def _starts_and_ends(values: pa.LargeBinaryArray) -> Mask:

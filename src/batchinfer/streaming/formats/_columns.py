@@ -109,8 +109,8 @@ _INTO: tuple[tuple[Callable[[pa.DataType], bool], tuple[Callable[[pa.DataType], 
 def _goes_into(found: pa.DataType, column: pa.DataType) -> bool:
     if pt.is_dictionary(found) or pt.is_dictionary(column):
         return _goes_into(_plain(found), _plain(column))
-    if arrays.is_text(found) or _is_bytes(found):
-        return arrays.is_text(column) or _is_bytes(column)
+    if arrays.is_text(found) or arrays.is_bytes(found):
+        return arrays.is_text(column) or arrays.is_bytes(column)
     if _is_list(found):
         return _is_list(column) and _goes_into(found.value_type, column.value_type)
     if pt.is_struct(found):
@@ -126,15 +126,6 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pt.is_dictionary(kind) else kind
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(
-        pt.is_binary(kind)
-        or pt.is_large_binary(kind)
-        or pt.is_binary_view(kind)
-        or pt.is_fixed_size_binary(kind)
-    )
-
-
 def _is_list(kind: pa.DataType) -> bool:
     return bool(pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))
 
@@ -143,7 +134,7 @@ def _cast(values: pa.Array, kind: pa.DataType) -> tuple[pa.Array, npt.NDArray[np
     """The values as the type, null where they do not fit; and which do not, None where all do."""
     if values.type == kind:
         return values, None
-    if _is_bytes(values.type) and arrays.is_text(_plain(kind)):
+    if arrays.is_bytes(values.type) and arrays.is_text(_plain(kind)):
         plain = values.cast(pa.large_binary())
         bad = badly_encoded(plain.fill_null(b""))
         if bad.any():
