@@ -1,8 +1,8 @@
-"""JSON: one object a message, decoded in bulk by Polars' reader, and held to more than it asks for.
+"""JSON: one object a message, decoded in bulk by Polars' `json_decode`, and held to more than it asks for.
 
-The reader takes a line for a message, and refuses what is no object or no number of the column's type. It would let
-pass a number for a text, a field that is absent or stands twice, and half a surrogate pair: whether a message may
-have one of these is decided in bulk (`_json_shape`), and the few that may are read one by one (`_json_strict`).
+The reader refuses what is no object. It would let pass a number for a text, true for 1, a field that is absent or
+stands twice, and half a surrogate pair: whether a message may have one of these is decided in bulk (`_json_shape`),
+and the few that may are read one by one (`_json_strict`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from batchinfer.core import arrays
 from batchinfer.errors import SpecError
 from batchinfer.spec import FormatSpec
 from batchinfer.streaming._json_shape import Layouts
-from batchinfer.streaming._json_strict import Field, Unreadable, fault, normal
+from batchinfer.streaming._json_strict import Field, fault
 from batchinfer.streaming._ports import Decoded
 
 Mask = npt.NDArray[np.bool_]
@@ -31,7 +31,8 @@ _NUMBERS = {
     pa.bool_(): pl.Boolean(),
 }
 
-_LINE_END = arrays.from_bytes([b"\n"])[0]
+_PIECE_MESSAGES = 256
+"""So many are read one by one where one of them cannot be read."""
 
 
 class JsonDecoder:
@@ -41,39 +42,24 @@ class JsonDecoder:
         self._schema = schema
         self._fields = {field.name: Field.of(field) for field in schema}
         self._layouts = Layouts(self._fields)
-        self._reads = pl.Schema({field.name: _read_as(field) for field in schema})
+        self._reads = pl.Struct({field.name: _read_as(field.type) for field in schema})
 
     def decode(self, values: pa.LargeBinaryArray) -> Decoded:
         """See `Decoder.decode`."""
         rejected: dict[int, str] = {}
-        plain = _starts_and_ends(values)
-        if not plain.all():
-            values = self._normalized(values, np.flatnonzero(~plain), rejected)
+        for place in np.flatnonzero(~_look_like_objects(values)).tolist():
+            if (why := fault(values[place].as_py(), self._fields)) is not None:
+                rejected[place] = why
         places = np.arange(len(values))
         if rejected:
             places = np.delete(places, list(rejected))
         batch = self._read(values, places)
         if batch is None:
-            places, batch = self._without_faults(values, places, rejected)
+            places, batch = self._read_in_pieces(values, places, rejected)
         suspect = self._layouts.suspects(_taken(values, places), batch)
         if suspect.any():
             batch, places = self._examined(values, places, batch, suspect, rejected)
         return Decoded(batch, places, sorted(rejected.items()))
-
-    def _normalized(
-        self, values: pa.LargeBinaryArray, odd: npt.NDArray[np.int64], rejected: dict[int, str]
-    ) -> pa.LargeBinaryArray:
-        """The same messages, each on one line; notes those that are no object."""
-        replaced = []
-        for place in odd.tolist():
-            try:
-                replaced.append(normal(values[place].as_py()))
-            except Unreadable as e:
-                rejected[place] = str(e)
-                replaced.append(b"{}")
-        mask = np.zeros(len(values), np.bool_)
-        mask[odd] = True
-        return pc.replace_with_mask(values, arrays.from_numpy(mask), arrays.from_bytes(replaced))
 
     def _read(self, values: pa.LargeBinaryArray, places: npt.NDArray[np.int64]) -> pa.RecordBatch | None:
         """The messages at these places as rows; None where one of them is not to be read."""
@@ -81,29 +67,33 @@ class JsonDecoder:
             return pa.RecordBatch.from_arrays(
                 [pa.nulls(0, f.type) for f in self._schema], schema=self._schema
             )
-        lines = pc.binary_join(
-            pa.LargeListArray.from_arrays(
-                arrays.from_numpy(np.array([0, len(places)])), _taken(values, places)
-            ),
-            _LINE_END,
-        )[0]
         try:
-            frame = pl.read_ndjson(lines.as_buffer().to_pybytes(), schema=self._reads)
-        except pl.exceptions.PolarsError:
-            return None
-        if frame.height != len(places):
-            return None
-        try:
-            return self._typed(frame.to_arrow())
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+            texts = pl.Series(_taken(values, places).cast(pa.large_string()))
+            objects = texts.str.json_decode(self._reads).to_arrow()
+            return self._typed(objects) if not objects.null_count else None
+        except (pl.exceptions.PolarsError, pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
             return None
 
-    def _typed(self, table: pa.Table) -> pa.RecordBatch:
-        columns = []
-        for field, column in zip(self._schema, table.columns, strict=True):
-            whole = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-            columns.append(whole if whole.type == field.type else _cast(whole, field.type))
+    def _typed(self, objects: pa.StructArray) -> pa.RecordBatch:
+        columns = [
+            found if found.type == field.type else _cast(found, field.type)
+            for field, found in zip(self._schema, objects.flatten(), strict=True)
+        ]
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _read_in_pieces(
+        self, values: pa.LargeBinaryArray, places: npt.NDArray[np.int64], rejected: dict[int, str]
+    ) -> tuple[npt.NDArray[np.int64], pa.RecordBatch]:
+        """The messages without those that the reader refuses, which are looked for in the pieces where they are."""
+        found, batches = [], []
+        for start in range(0, len(places), _PIECE_MESSAGES):
+            piece = places[start : start + _PIECE_MESSAGES]
+            batch = self._read(values, piece)
+            if batch is None:
+                piece, batch = self._without_faults(values, piece, rejected)
+            found.append(piece)
+            batches.append(batch)
+        return np.concatenate(found), pa.concat_batches(batches)
 
     def _without_faults(
         self, values: pa.LargeBinaryArray, places: npt.NDArray[np.int64], rejected: dict[int, str]
@@ -164,7 +154,7 @@ class JsonEncoder:
 
     def encode(self, rows: pa.RecordBatch) -> pa.LargeBinaryArray:
         """See `Encoder.encode`."""
-        objects = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([rows]))).to_struct()
+        objects = pl.Series(pa.StructArray.from_arrays(rows.columns, fields=list(rows.schema)))
         return objects.struct.json_encode().to_arrow().cast(pa.large_binary())
 
 
@@ -174,37 +164,32 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return arrays.is_bytes(kind)
 
 
-def _starts_and_ends(values: pa.LargeBinaryArray) -> Mask:
-    """Which values are plainly one line that may be an object."""
+def _look_like_objects(values: pa.LargeBinaryArray) -> Mask:
+    """Which values begin and end with braces."""
     _, offsets, data = values.buffers()
     if data is None:  # none has a byte
         return np.zeros(len(values), np.bool_)
     bounds = np.frombuffer(offsets, np.int64, len(values) + 1, values.offset * 8)
-    content = data.slice(bounds[0], bounds[-1] - bounds[0]).to_pybytes()
-    characters, bounds = np.frombuffer(content, np.uint8), bounds - bounds[0]
-    plain = np.diff(bounds) >= len("{}")
+    characters = np.frombuffer(data, np.uint8)
+    found = np.diff(bounds) >= len("{}")
     if (valid := arrays.valid(values)) is not None:
-        plain &= valid
-    rows = np.flatnonzero(plain)
-    plain[rows] = (characters[bounds[rows]] == ord("{")) & (characters[bounds[rows + 1] - 1] == ord("}"))
-    if b"\n" in content:
-        plain[np.searchsorted(bounds, np.flatnonzero(characters == ord("\n")), "right") - 1] = False
-    return np.asarray(plain, np.bool_)
+        found &= valid
+    rows = np.flatnonzero(found)
+    found[rows] = (characters[bounds[rows]] == ord("{")) & (characters[bounds[rows + 1] - 1] == ord("}"))
+    return np.asarray(found, np.bool_)
 
 
-def _read_as(field: pa.Field) -> pl.DataType:
-    if field.type in _NUMBERS:
-        return _NUMBERS[field.type]
-    if pa.types.is_integer(field.type):
-        return pl.Int64()  # the reader knows no narrower ones
-    if pa.types.is_floating(field.type):
+def _read_as(kind: pa.DataType) -> pl.DataType:
+    if kind in _NUMBERS:
+        return _NUMBERS[kind]
+    if pa.types.is_integer(kind):
+        return pl.Int64()
+    if pa.types.is_floating(kind):
         return pl.Float32()
-    if (
-        pa.types.is_list(field.type)
-        or pa.types.is_large_list(field.type)
-        or pa.types.is_fixed_size_list(field.type)
-    ):
-        return pl.List(_read_as(pa.field(field.name, field.type.value_type)))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        inner = kind.value_type
+        # A number beyond the type would be null, and nobody sees it in a list: a text that is no number is refused.
+        return pl.List(pl.String() if pa.types.is_integer(inner) else _read_as(inner))
     return pl.String()  # texts, dates and times
 
 

@@ -1,8 +1,9 @@
 """Which JSON messages may have a fault that the bulk reader does not see, found without reading them one by one.
 
 Messages of a topic are written alike: the same names in the same order. One message is read by the letter, and those
-that have its names in its order can have no other faults than those that the first byte of a value tells: a number for
-a text, something else than null where the reader found nothing, an object that hides names. All others are suspects.
+that have its names in its order can have no other faults than those that the first byte of a value tells, or of a value
+in a list: a number for a text, true for a number, something else than null where the reader found nothing, an object
+that hides names. All others are suspects.
 """
 
 from __future__ import annotations
@@ -24,13 +25,39 @@ Mask = npt.NDArray[np.bool_]
 _Places = npt.NDArray[np.int64]
 
 _MOST_LAYOUTS = 8
-_QUOTE, _COLON, _BACKSLASH, _SPACE, _NULL = (ord(character) for character in '":\\ n')
-_OPENING = np.array([ord("{"), ord("[")], np.uint8)
+_QUOTE, _COLON, _COMMA, _BACKSLASH, _SPACE, _NULL = (ord(character) for character in '":,\\ n')
+_LIST = ord("[")
 _WORD = 8
 _BLOCK_ROWS = 1024
 """Messages whose names are compared at once: so few that what is compared stays in the processor's cache."""
-_QUOTED = {"text", "time"}
-"""Kinds of fields whose values are JSON strings."""
+_DIGIT = np.isin(np.arange(256), list(b"0123456789"))
+_FRACTION = np.isin(np.arange(256), list(b".eE0123456789"))
+_MOST_DIGITS = 20
+_BEGINS = {
+    "whole": b"-0123456789n",
+    "number": b"-0123456789n",
+    "truth": b"tfn",
+    "text": b'"n',
+    "time": b'"n',
+    "list": b"[n",
+}
+"""With which bytes a value of each kind of field may begin. Of other names: all that are no brackets, no spaces."""
+
+
+def _may_begin(kind: str | None) -> Mask:
+    """By byte, whether a value of such a field may begin with it."""
+    if kind is not None:
+        return np.isin(np.arange(256), list(_BEGINS[kind]))
+    may = np.arange(256) > _SPACE
+    may[list(b"[{")] = False  # an object may have names in it
+    return may
+
+
+def _may_go_on(inner: str) -> Mask:
+    """By byte, whether a list of such values may go on with it after its bracket or a comma."""
+    may = _may_begin(inner)
+    may[ord("]")] = True
+    return may if inner != "list" else np.zeros_like(may)  # lists of lists are read by the letter
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +65,8 @@ class _Layout:
     """The names of a message in order, each as written with its opening quote, and which field it is.
 
     What is compared are words of eight bytes: of the name at a `place`, those that begin so many bytes before its end
-    (`back`), as a number, without the `excess` bits that come before a shorter name.
+    (`back`), as a number, without the `excess` bits that come before a shorter name. `may_begin` says by place and byte
+    whether the value there may begin with it, `whole` where the values are whole numbers.
     """
 
     names: tuple[tuple[bytes, str | None], ...]
@@ -46,9 +74,11 @@ class _Layout:
     back: _Places
     excess: npt.NDArray[np.uint64]
     words: npt.NDArray[np.uint64]
+    may_begin: Mask
+    whole: _Places
 
     @classmethod
-    def of(cls, names: Sequence[tuple[bytes, str | None]]) -> Self:
+    def of(cls, names: Sequence[tuple[bytes, str | None]], fields: Mapping[str, Field]) -> Self:
         """With the words of all names."""
         pieces = [
             (place, len(name) - start, 0, int.from_bytes(name[start : start + _WORD], "little"))
@@ -58,7 +88,16 @@ class _Layout:
             for start in _starts(name)
         ]
         places, back, excess, words = np.array(pieces, np.uint64).T
-        return cls(tuple(names), places.astype(np.int64), back.astype(np.int64), excess, words)
+        kinds = [fields[field].kind if field is not None else None for _, field in names]
+        return cls(
+            tuple(names),
+            places.astype(np.int64),
+            back.astype(np.int64),
+            excess,
+            words,
+            np.array([_may_begin(kind) for kind in kinds]),
+            np.flatnonzero([kind == "whole" for kind in kinds]),
+        )
 
 
 def _starts(name: bytes) -> list[int]:
@@ -82,8 +121,7 @@ class Layouts:
         text = _Text(values)
         suspect = text.escaped_surrogates()
         for column in batch.columns:
-            if pa.types.is_floating(column.type):  # JSON has no infinity: it was a number beyond the type
-                suspect |= np.isinf(arrays.to_numpy(column)[0])
+            suspect |= _infinite(column)
         absent = {
             name: arrays.to_numpy(pc.is_null(column))[0]
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
@@ -100,7 +138,7 @@ class Layouts:
             if not found:
                 suspect[first], left = True, left[1:]
                 continue
-            layout = _Layout.of(found)
+            layout = _Layout.of(found, self._fields)
             self._known = (layout, *self._known)[:_MOST_LAYOUTS]
             left = self._judge(text, left, layout, absent, suspect)
         suspect[left] = True
@@ -110,12 +148,29 @@ class Layouts:
         self, text: _Text, left: _Places, layout: _Layout, absent: Mapping[str, Mask], suspect: Mask
     ) -> _Places:
         """Note which messages of the layout are suspects; returns those of other layouts."""
-        if not len(left):
-            return left
-        alike = text.alike(left, layout)
-        found = left[alike]
-        suspect[found[text.odd_values(found, layout, self._fields, absent)]] = True
-        return left[~alike]
+        others = []
+        for start in range(0, len(left), _BLOCK_ROWS):
+            rows = left[start : start + _BLOCK_ROWS]
+            alike = text.alike(rows, layout)
+            others.append(rows[~alike])
+            found = rows[alike]
+            if len(found):
+                suspect[found] = text.odd_values(found, layout, self._fields, absent)
+        return np.concatenate(others) if others else left
+
+
+def _infinite(column: pa.Array) -> Mask | bool:
+    """The rows with an infinity, which JSON has not: it was a number beyond the type."""
+    if pa.types.is_floating(column.type):
+        return np.asarray(np.isinf(arrays.to_numpy(column)[0]), np.bool_)
+    if not pa.types.is_nested(column.type):
+        return False
+    inner = _infinite(column.flatten())
+    if isinstance(inner, bool) or not inner.any():
+        return False
+    found = np.zeros(len(column), np.bool_)
+    found[arrays.to_numpy(pc.list_parent_indices(column))[0][inner]] = True
+    return found
 
 
 class _Text:
@@ -131,6 +186,7 @@ class _Text:
         self._ends = np.flatnonzero((self._bytes[:-1] == _QUOTE) & (self._bytes[1:] == _COLON))
         self._firsts = np.searchsorted(self._ends, self._bounds)
         self._counts = np.diff(self._firsts)
+        self._odd_places: dict[str, _Places] = {}
         # The eight bytes from each byte on, as one number.
         shape = (len(self._bytes) - _WORD + 1,)
         self._words: npt.NDArray[np.uint64] = np.ndarray(shape, "<u8", self._bytes, strides=(1,))
@@ -168,13 +224,9 @@ class _Text:
     def alike(self, rows: _Places, layout: _Layout) -> Mask:
         """Which of these messages have the layout's names in its order."""
         alike = np.asarray(self._counts[rows] == len(layout.names), np.bool_)
-        some = rows[alike]
-        same = np.empty(len(some), np.bool_)
-        for start in range(0, len(some), _BLOCK_ROWS):
-            ends = self._ends_of(some[start : start + _BLOCK_ROWS], layout)
-            words = self._words[ends[:, layout.places] - layout.back] >> layout.excess
-            np.equal(words, layout.words).all(axis=1, out=same[start : start + _BLOCK_ROWS])
-        alike[alike] = same
+        ends = self._ends_of(rows[alike], layout)
+        words = self._words[ends[:, layout.places] - layout.back] >> layout.excess
+        alike[alike] = np.equal(words, layout.words).all(axis=1)
         return alike
 
     def odd_values(
@@ -186,21 +238,56 @@ class _Text:
     ) -> Mask:
         """Which of these messages, of the layout, have a value that does not begin as it must."""
         ends = self._ends_of(rows, layout)
-        odd = np.zeros(len(rows), np.bool_)
+        begins, at = self._first_bytes(ends + 2)
+        odd = np.asarray(~layout.may_begin[np.arange(len(layout.names)), begins].all(axis=1), np.bool_)
+        if len(layout.whole):
+            odd |= self._fractions(at[:, layout.whole]).any(axis=1)
         for place, (_, name) in enumerate(layout.names):
-            if name is not None and fields[name].kind not in _QUOTED and name not in absent:
-                continue  # the reader took it for what it must be
-            at = ends[:, place] + 2
-            begins = self._bytes[at]
-            begins = np.where(begins == _SPACE, self._bytes[at + 1], begins)
-            if name is None:  # an object may have names in it
-                odd |= (begins <= _SPACE) | np.isin(begins, _OPENING)
+            if name is None:
                 continue
-            if fields[name].kind in _QUOTED:
-                odd |= (begins != _QUOTE) & (begins != _NULL)
             if name in absent:
-                odd |= absent[name][rows] & (begins != _NULL)
+                odd |= absent[name][rows] & (begins[:, place] != _NULL)
+            if fields[name].kind == "list":
+                inner = Field.of(fields[name].type.field(0)).kind
+                odd |= self._odd_in_lists(at[:, place], self._stops(rows, ends, layout, place), inner)
         return odd
+
+    def _stops(self, rows: _Places, ends: _Places, layout: _Layout, place: int) -> _Places:
+        """Where the value at a place has ended: at the next name, or the message's end."""
+        if place + 1 == len(layout.names):
+            return np.asarray(self._bounds[rows + 1], np.int64)
+        return np.asarray(ends[:, place + 1] - len(layout.names[place + 1][0]), np.int64)
+
+    def _odd_in_lists(self, starts: _Places, stops: _Places, inner: str) -> Mask:
+        """Which lists, between these places, have an odd value. A comma in a text may look like one of the list's."""
+        odd = self._odd_places.get(inner)
+        if odd is None:
+            before = self._bytes[:-_WORD]
+            begins, at = self._first_bytes(np.flatnonzero((before == _LIST) | (before == _COMMA)) + 1)
+            found = ~_may_go_on(inner)[begins]
+            if inner == "whole":
+                found |= self._fractions(at)
+            odd = self._odd_places[inner] = at[found]
+        return np.asarray(np.searchsorted(odd, starts) < np.searchsorted(odd, stops), np.bool_)
+
+    def _fractions(self, at: _Places) -> Mask:
+        """Which numbers, by the place of their first byte, do not end with their digits, as 1.0 and 1e2."""
+        at = at + 1
+        for _ in range(_MOST_DIGITS):
+            digits = _DIGIT[self._bytes[at]]
+            if not digits.any():
+                break
+            at += digits
+        return np.asarray(_FRACTION[self._bytes[at]], np.bool_)
+
+    def _first_bytes(self, places: _Places) -> tuple[npt.NDArray[np.uint8], _Places]:
+        """The bytes at these places, or after a space there, and where they are."""
+        begins = self._bytes[places]
+        spaced = begins == _SPACE
+        if not spaced.any():
+            return begins, places
+        at = places + spaced
+        return self._bytes[at], at
 
     def _ends_of(self, rows: _Places, layout: _Layout) -> _Places:
         firsts = self._firsts[rows]

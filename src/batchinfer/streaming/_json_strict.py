@@ -15,18 +15,14 @@ from batchinfer.errors import SpecError
 _MOST_WORDS = 60
 
 
-class Unreadable(Exception):
-    """The message is no JSON object; says why, without its text."""
-
-
 @dataclass(frozen=True, slots=True)
 class Field:
-    """What a field's value has to be. `low` and `high` bound a whole number."""
+    """What a field's value has to be. `low` and `high` bound a number."""
 
     kind: Literal["whole", "number", "truth", "text", "time", "list"]
     type: pa.DataType
-    low: int = 0
-    high: int = 0
+    low: float = 0
+    high: float = 0
 
     @classmethod
     def of(cls, field: pa.Field) -> Self:
@@ -36,7 +32,8 @@ class Field:
             bounds = np.iinfo(kind.to_pandas_dtype())
             return cls("whole", kind, int(bounds.min), int(bounds.max))
         if pa.types.is_floating(kind):
-            return cls("number", kind)
+            largest = float(np.finfo(kind.to_pandas_dtype()).max)
+            return cls("number", kind, -largest, largest)
         if pa.types.is_boolean(kind):
             return cls("truth", kind)
         if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
@@ -52,42 +49,16 @@ class Field:
         )
 
 
-class _Twice(ValueError):
-    pass
-
-
-def normal(value: bytes | None) -> bytes:
-    """The same object on one line, beginning and ending with its braces.
-
-    Raises:
-        Unreadable: it is none.
-    """
+def fault(value: bytes | None, fields: Mapping[str, Field]) -> str | None:
+    """What is wrong with a message, without its text; None where nothing is found."""
     if value is None:
-        raise Unreadable("the message has no value")
-    trimmed = value.strip(b" \t\r\n")
-    if not trimmed:
-        raise Unreadable("the value is empty")
-    if b"\n" in trimmed:  # in a string it would be no JSON; between tokens it is a space
-        try:
-            json.loads(trimmed)
-        except (ValueError, RecursionError) as e:
-            raise Unreadable(_said(e)) from e
-        trimmed = trimmed.replace(b"\n", b" ")
-    if trimmed.startswith(b"\xef\xbb\xbf"):
-        raise Unreadable("begins with a byte order mark")
-    if not trimmed.startswith(b"{") or not trimmed.endswith(b"}"):
-        try:
-            found = _name(json.loads(trimmed))
-        except (ValueError, RecursionError) as e:
-            raise Unreadable(_said(e)) from e
-        raise Unreadable(f"not a JSON object but {found}")
-    return trimmed
-
-
-def fault(value: bytes, fields: Mapping[str, Field]) -> str | None:
-    """What is wrong with a message; None where nothing is found."""
+        return "the message has no value"
+    if not value.strip(b" \t\r\n"):
+        return "the value is empty"
+    if value.startswith(b"\xef\xbb\xbf"):
+        return "begins with a byte order mark"
     try:
-        found = json.loads(value, object_pairs_hook=_Pairs, parse_constant=_no_number)
+        found = json.loads(value.decode(), object_pairs_hook=_Pairs, parse_constant=_no_number)
     except (ValueError, RecursionError) as e:
         return _said(e)
     if not isinstance(found, _Pairs):
@@ -113,36 +84,40 @@ class _Pairs:
 
 
 def _wrong(content: Any, field: Field) -> str | None:
-    expected = str(field.type)
     if field.kind == "whole":
         if isinstance(content, bool) or not isinstance(content, int):
-            return f"expected {expected}, found {_name(content)}"
-        return None if field.low <= content <= field.high else f"a number beyond {expected}"
+            return _another(field, content)
+        return None if field.low <= content <= field.high else f"a number beyond {field.type}"
     if field.kind == "number":
         if isinstance(content, bool) or not isinstance(content, int | float):
-            return f"expected {expected}, found {_name(content)}"
-        return None if _fits(content, field) else f"a number beyond {expected}"
+            return _another(field, content)
+        fits = field.low <= content <= field.high or _rounds_to_one_that_fits(content, field)
+        return None if fits else f"a number beyond {field.type}"
     if field.kind == "truth":
-        return None if isinstance(content, bool) else f"expected {expected}, found {_name(content)}"
+        return None if isinstance(content, bool) else _another(field, content)
     if field.kind == "list":
         if not isinstance(content, list):
-            return f"expected {expected}, found {_name(content)}"
+            return _another(field, content)
         inner = Field.of(pa.field("item", field.type.value_type))
         size = field.type.list_size if pa.types.is_fixed_size_list(field.type) else len(content)
         if len(content) != size:
             return f"expected {size} values, found {len(content)}"
         return next((why for each in content if each is not None and (why := _wrong(each, inner))), None)
     if not isinstance(content, str):
-        return f"expected {expected}, found {_name(content)}"
+        return _another(field, content)
     if field.kind == "time":
         try:
             pa.array([content]).cast(field.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            return f"a text that is no {expected}"
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeEncodeError):
+            return f"a text that is no {field.type}"
     return None
 
 
-def _fits(number: float, field: Field) -> bool:
+def _another(field: Field, content: Any) -> str:
+    return f"expected {field.type}, found {_name(content)}"
+
+
+def _rounds_to_one_that_fits(number: float, field: Field) -> bool:
     try:
         with np.errstate(over="ignore"):
             return bool(np.isfinite(field.type.to_pandas_dtype()(number)))

@@ -26,6 +26,8 @@ SCHEMA = pa.schema(
         ("at", pa.timestamp("us", "UTC")),
         ("day", pa.date32()),
         ("list", pa.list_(pa.float32(), 2)),
+        ("ints", pa.list_(pa.int32())),
+        ("words", pa.list_(pa.string())),
     ]
 )
 GOOD = {
@@ -37,6 +39,8 @@ GOOD = {
     "at": "2013-01-08T10:00:00Z",
     "day": "2013-01-08",
     "list": [1, 2],
+    "ints": [3, -4],
+    "words": ["a", "b, 5"],
 }
 DECODER = JsonDecoder(SCHEMA, FormatSpec(), Path())
 
@@ -74,15 +78,50 @@ def test_values_have_the_columns_types() -> None:
         (encoded(yes="true"), "'yes'"),
         (encoded(text=["a"]), "'text'"),
         (encoded(text=False), "'text'"),
+        (encoded(id=True), "'id'"),
+        (encoded(id=1.0), "'id'"),
+        (encoded(id=1e18), "'id'"),
+        (encoded(id=2**63), "beyond int64"),
+        (encoded(x=False), "'x'"),
+        (encoded(x=1e39), "beyond float"),
+        (encoded(list=[1, 1e39]), "beyond float"),
+        (encoded(list=[1, True]), "'list'"),
+        (encoded(ints=[1, 2.0]), "'ints'"),
+        (encoded(ints=[1, 2**31]), "beyond int32"),
+        (encoded(ints=[1, 2**70]), "beyond int32"),
+        (encoded(words=["a", 5]), "'words'"),
+        (encoded(words=[["a"]]), "'words'"),
+        (encoded(at="\ud800"), "'at'"),
+        (encoded(text="\ud800"), "surrogate"),
+        (None, "no value"),
+        (b"  ", "empty"),
+        (b"\xef\xbb\xbf" + encoded(), "byte order mark"),
+        (encoded().decode().encode("utf-16-le"), "not JSON"),
+        (b"[1]", "an array"),
+        (b"null", "null"),
+        (encoded() + encoded(), "Extra data"),
+        (encoded(text="\n").replace(b"\\n", b"\n"), "control character"),
     ],
 )
-def test_a_value_of_another_type_rejects_its_message_alone(value: bytes, reason: str) -> None:
+def test_a_faulty_message_is_rejected_alone(value: bytes | None, reason: str) -> None:
     found = decoded(encoded(), value, encoded(id=3))
     assert found.batch["id"].to_pylist() == [1, 3]
     assert found.rows.tolist() == [0, 2]
     [(place, said)] = found.rejected
     assert place == 1
     assert reason in said
+
+
+def test_faulty_messages_are_found_among_many() -> None:
+    faulty = {5: "'yes'", 255: "not JSON", 256: "'text'", 599: "'yes'"}
+    values: list[bytes | None] = [encoded(id=number) for number in range(600)]
+    values[5] = values[599] = encoded(yes=1)
+    values[255] = encoded()[:-10] + b"}"
+    values[256] = encoded(text={})
+    found = decoded(*values)
+    assert [place for place, _ in found.rejected] == list(faulty)
+    assert all(faulty[place] in why for place, why in found.rejected)
+    assert found.rows.tolist() == found.batch["id"].to_pylist() == sorted(set(range(600)) - faulty.keys())
 
 
 def test_fields_beyond_the_schema_and_any_order_and_blanks_are_fine() -> None:
@@ -115,6 +154,21 @@ _VALUES = st.recursive(
 )
 
 
+_TEXTS = [
+    "1.0",
+    "1e2",
+    "-0",
+    "1e39",
+    "1e400",
+    "9223372036854775808",
+    "[1.0, 2]",
+    "[1,\n2]",
+    '["a", 5]',
+    "[true, 1]",
+    "[[1]]",
+]
+
+
 @st.composite
 def _messages(draw: st.DrawFn) -> bytes:
     content: Any = {
@@ -123,7 +177,10 @@ def _messages(draw: st.DrawFn) -> bytes:
     }
     for name in draw(st.sets(st.sampled_from(SCHEMA.names), max_size=1)):
         del content[name]
-    text = json.dumps(content, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
+    if draw(st.booleans()):
+        content[draw(st.sampled_from(SCHEMA.names))] = "@"
+    written = json.dumps(content, ensure_ascii=draw(st.booleans()))
+    text = written.replace('"@"', draw(st.sampled_from(_TEXTS)), 1).encode("utf-8", "surrogatepass")
     match draw(st.integers(0, 9)):
         case 0:
             at = draw(st.integers(0, len(text)))
@@ -136,16 +193,18 @@ def _messages(draw: st.DrawFn) -> bytes:
             return text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(_messages(), max_size=12))
-def test_neighbours_change_nothing(values: list[bytes]) -> None:
+def test_neighbours_and_what_came_before_change_nothing(values: list[bytes]) -> None:
+    """`DECODER` knows the layout of good messages; a new one reads its first message by the letter."""
+    decoded(encoded())
     together = decoded(*values)
     rejected = dict(together.rejected)
     rows = {place: together.batch.slice(at, 1) for at, place in enumerate(together.rows.tolist())}
     assert rows.keys() | rejected.keys() == set(range(len(values)))
     assert not rows.keys() & rejected.keys()
     for place, value in enumerate(values):
-        alone = decoded(value)
+        alone = JsonDecoder(SCHEMA, FormatSpec(), Path()).decode(pa.array([value], pa.large_binary()))
         assert [why for _, why in alone.rejected] == ([rejected[place]] if place in rejected else [])
         if place in rows:
             assert alone.batch.equals(rows[place])
