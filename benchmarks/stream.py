@@ -7,7 +7,8 @@
 JSON of about 220 bytes with 13 features, on a machine that the embedded broker shares.
 
     backlog   messages/s of `batchinfer stream --until-end`, exactly once, from the first poll to the last commit,
-              beside the model's own rate on all cores, and on those that broker and stream leave it
+              beside the model's own rate on all cores, and on those that broker and stream leave it; of several
+              `--members` of one group, from the first poll of any to the last commit
     latency   at a steady rate, from a message's timestamp to the commit of its prediction: p50 and p99, beside a bare
               relay (relay.py) and the time that the machine's host took away
     memory    peak resident memory of the service in each fifth of `--memory-records`, each a backlog
@@ -24,7 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.set_defaults(repeats=1)
     parser.add_argument("--records", type=int, default=1_000_000, help="in the backlog")
+    parser.add_argument("--members", type=int, default=1, help="processes that share the backlog (2 at most)")
     parser.add_argument("--rate", type=int, default=5_000, help="messages a second for the latency")
     parser.add_argument("--seconds", type=float, default=20, help="of that rate")
     parser.add_argument("--memory-records", type=int, default=5_000_000)
@@ -172,20 +174,19 @@ def report_of(process: subprocess.Popen[str]) -> dict[str, Any]:
 def backlog(options: Any, work: Path, values: list[bytes]) -> Figures:
     with broker(lambda servers: write_spec(work, options, servers)) as (running, spec):
         fill(running.bootstrap_servers, values, options.records)
-        assert running.process is not None, "it runs"
-        process = streamed(spec, "--until-end")
-        work_done = watched(process, running.process.pid)
-        found = report_of(process)
-        assert found["messages"]["predicted"] == options.records, found
-    rate, own = found["records_per_second"], model_rate(work, options, values)
-    seconds, of_model = options.records / rate, options.records / own * cores()
-    others = core_seconds_of_last(work_done, seconds) - of_model
-    remaining = of_model / (cores() * seconds - others)
+        members = [streamed(spec, "--until-end") for _ in range(options.members)]
+        rate, seconds, used = watched(members, running)
+        found = [report_of(member) for member in members]
+        assert sum(report["messages"]["predicted"] for report in found) == options.records, found
+    own = model_rate(work, options, values)
+    of_model = cores() * seconds * rate / own
+    remaining = of_model / (cores() * seconds - (used - of_model))
+    commits = sum(report["commits"] for report in found)
     rows = [
         [
             "batchinfer stream",
-            f"{rate:,}/s",
-            f"{found['commits']:,} commits",
+            f"{rate:,.0f}/s",
+            f"{commits:,} commits, {1 - used / cores() / seconds:.1%} idle",
             verdict(rate, BACKLOG_GOAL, at_least=True) if options.model == "mlp" else "",
         ],
         ["the model alone", f"{own:,.0f}/s", "", f"stream / model {rate / own:.2f}"],
@@ -202,21 +203,32 @@ def backlog(options: Any, work: Path, values: list[bytes]) -> Figures:
         rows.append(["Quix Streams", f"{peer:,.0f}/s", "", verdict(rate / peer, QUIX_GOAL, at_least=True)])
     size = np.mean([len(value) for value in values])
     title = f"Exactly once from a backlog of {options.records:,} messages of {size:.0f} bytes"
-    table(f"{title}, {options.model}, {cores()} cores", ["", "rate", "", ""], rows)
+    shared = f", {options.members} members" if options.members > 1 else ""
+    table(f"{title}, {options.model}, {cores()} cores{shared}", ["", "rate", "", ""], rows)
     return figures
 
 
-def watched(process: subprocess.Popen[str], broker: int) -> list[tuple[float, float, float]]:
-    """Until a stream ends, by the time: the core seconds of stream and broker, and the broker's alone."""
-    seen: list[tuple[float, float, float]] = []
-    while process.poll() is None:
-        try:
-            own, brokers = core_seconds(process.pid), core_seconds(broker)
-        except FileNotFoundError:
-            break
-        seen.append((time.monotonic(), own + brokers, brokers))
-        time.sleep(0.05)
-    return seen
+def watched(members: list[subprocess.Popen[str]], running: EmbeddedBroker) -> tuple[float, float, float]:
+    """Messages/s from the first commit of any member to the last, those seconds, and the core seconds that they took.
+
+    All three as the broker and the system tell them.
+    """
+    assert running.process is not None, "it runs"
+    reader = reader_of(running.bootstrap_servers)
+    processes = [running.process.pid, *(member.pid for member in members)]
+    used = dict.fromkeys(processes, 0.0)
+    seen = []
+    while any(member.poll() is None for member in members):
+        for pid in processes:
+            with suppress(FileNotFoundError):  # it has ended
+                used[pid] = core_seconds(pid)
+        seen.append((time.monotonic(), written(reader), sum(used.values())))
+        time.sleep(0.03)
+    reader.close()
+    times, counts, spent = np.array(seen).T
+    first, last = np.flatnonzero(counts > 0)[0], np.flatnonzero(counts == counts[-1])[0]
+    seconds = float(times[last] - times[first])
+    return float(counts[last] - counts[first]) / seconds, seconds, float(spent[last] - spent[first])
 
 
 def core_seconds(pid: int) -> float:
@@ -224,11 +236,17 @@ def core_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def core_seconds_of_last(seen: list[tuple[float, float, float]], seconds: float) -> float:
-    """Of so many seconds that end when the broker had its last work."""
-    times, used, brokers = np.array(seen).T
-    end = times[1:][np.diff(brokers) >= 0.02][-1]
-    return float(np.interp(end, times, used) - np.interp(end - seconds, times, used))
+def reader_of(servers: str) -> Any:
+    from confluent_kafka import Consumer
+
+    return Consumer({"bootstrap.servers": servers, "group.id": "watch", "isolation.level": "read_committed"})
+
+
+def written(reader: Any) -> int:
+    """How many predictions are committed."""
+    from confluent_kafka import TopicPartition
+
+    return sum(reader.get_watermark_offsets(TopicPartition("out", n), timeout=10)[1] for n in range(2))
 
 
 def model_rate(work: Path, options: Any, values: list[bytes]) -> float:
@@ -342,20 +360,12 @@ def memory(options: Any, work: Path, values: list[bytes]) -> Figures:
 
 def _feed(servers: str, values: list[bytes], records: int, done: threading.Event) -> None:
     """Produce, and wait until as much has been committed."""
-    from confluent_kafka import Consumer, TopicPartition
-
-    reader = Consumer(
-        {"bootstrap.servers": servers, "group.id": "watch", "isolation.level": "read_committed"}
-    )
-
-    def ends(topic: str) -> int:
-        return sum(reader.get_watermark_offsets(TopicPartition(topic, n), timeout=10)[1] for n in range(2))
-
+    reader = reader_of(servers)
     try:
-        before = ends("out")
+        before = written(reader)
         fill(servers, values, records)
         until = time.monotonic() + 300
-        while ends("out") - before < records and time.monotonic() < until:
+        while written(reader) - before < records and time.monotonic() < until:
             time.sleep(0.5)
     finally:
         reader.close()

@@ -35,12 +35,12 @@ def from_texts(texts: Sequence[str]) -> pa.Array:
 
 def from_bytes(values: Sequence[bytes | None]) -> pa.LargeBinaryArray:
     """A binary array; None is null."""
-    given = [value if value is not None else b"" for value in values]
+    given, present = values, None
+    if None in values:
+        given = [value or b"" for value in values]
+        present = pa.py_buffer(np.packbits([value is not None for value in values], bitorder="little"))
     offsets = np.zeros(len(given) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, given), np.int64, len(given)), out=offsets[1:])
-    present = None
-    if None in values:
-        present = pa.py_buffer(np.packbits([value is not None for value in values], bitorder="little"))
     buffers = [present, pa.py_buffer(offsets), pa.py_buffer(b"".join(given))]
     return pa.Array.from_buffers(pa.large_binary(), len(given), buffers)
 

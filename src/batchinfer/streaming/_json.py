@@ -31,6 +31,8 @@ _NUMBERS = {
     pa.bool_(): pl.Boolean(),
 }
 
+_BLOCK_MESSAGES = 4096
+"""So many are read at once: what the reader makes of more does not stay in the processor's cache."""
 _PIECE_MESSAGES = 256
 """So many are read one by one where one of them cannot be read."""
 
@@ -47,7 +49,7 @@ class JsonDecoder:
     def decode(self, values: pa.LargeBinaryArray) -> Decoded:
         """See `Decoder.decode`."""
         rejected: dict[int, str] = {}
-        for place in np.flatnonzero(~_look_like_objects(values)).tolist():
+        for place in _no_objects(values).tolist():
             if (why := fault(values[place].as_py(), self._fields)) is not None:
                 rejected[place] = why
         places = np.arange(len(values))
@@ -67,12 +69,17 @@ class JsonDecoder:
             return pa.RecordBatch.from_arrays(
                 [pa.nulls(0, f.type) for f in self._schema], schema=self._schema
             )
+        taken, blocks = _taken(values, places), []
         try:
-            texts = pl.Series(_taken(values, places).cast(pa.large_string()))
-            objects = texts.str.json_decode(self._reads).to_arrow()
-            return self._typed(objects) if not objects.null_count else None
+            for start in range(0, len(taken), _BLOCK_MESSAGES):
+                texts = pl.Series(taken.slice(start, _BLOCK_MESSAGES).cast(pa.large_string()))
+                objects = texts.str.json_decode(self._reads).to_arrow()
+                if objects.null_count:
+                    return None
+                blocks.append(self._typed(objects))
         except (pl.exceptions.PolarsError, pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
             return None
+        return blocks[0] if len(blocks) == 1 else pa.concat_batches(blocks)
 
     def _typed(self, objects: pa.StructArray) -> pa.RecordBatch:
         columns = [
@@ -164,19 +171,20 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return arrays.is_bytes(kind)
 
 
-def _look_like_objects(values: pa.LargeBinaryArray) -> Mask:
-    """Which values begin and end with braces."""
+def _no_objects(values: pa.LargeBinaryArray) -> npt.NDArray[np.int64]:
+    """The places of values that do not begin and end with braces."""
     _, offsets, data = values.buffers()
     if data is None:  # none has a byte
-        return np.zeros(len(values), np.bool_)
+        return np.arange(len(values))
     bounds = np.frombuffer(offsets, np.int64, len(values) + 1, values.offset * 8)
     characters = np.frombuffer(data, np.uint8)
     found = np.diff(bounds) >= len("{}")
     if (valid := arrays.valid(values)) is not None:
         found &= valid
-    rows = np.flatnonzero(found)
-    found[rows] = (characters[bounds[rows]] == ord("{")) & (characters[bounds[rows + 1] - 1] == ord("}"))
-    return np.asarray(found, np.bool_)
+    rows = slice(None) if found.all() else np.flatnonzero(found)
+    opened = characters[bounds[:-1][rows]] == ord("{")
+    found[rows] = opened & (characters[bounds[1:][rows] - 1] == ord("}"))
+    return np.flatnonzero(~found)
 
 
 def _read_as(kind: pa.DataType) -> pl.DataType:

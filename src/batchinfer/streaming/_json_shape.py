@@ -28,8 +28,6 @@ _MOST_LAYOUTS = 8
 _QUOTE, _COLON, _COMMA, _BACKSLASH, _SPACE, _NULL = (ord(character) for character in '":,\\ n')
 _LIST = ord("[")
 _WORD = 8
-_BLOCK_ROWS = 1024
-"""Messages whose names are compared at once: so few that what is compared stays in the processor's cache."""
 _DIGIT = np.isin(np.arange(256), list(b"0123456789"))
 _FRACTION = np.isin(np.arange(256), list(b".eE0123456789"))
 _MOST_DIGITS = 20
@@ -119,9 +117,7 @@ class Layouts:
         if not rows:
             return np.zeros(0, np.bool_)
         text = _Text(values)
-        suspect = text.escaped_surrogates()
-        for column in batch.columns:
-            suspect |= _infinite(column)
+        suspect = text.escaped_surrogates() | _infinite(batch)
         absent = {
             name: arrays.to_numpy(pc.is_null(column))[0]
             for name, column in zip(batch.schema.names, batch.columns, strict=True)
@@ -148,28 +144,37 @@ class Layouts:
         self, text: _Text, left: _Places, layout: _Layout, absent: Mapping[str, Mask], suspect: Mask
     ) -> _Places:
         """Note which messages of the layout are suspects; returns those of other layouts."""
-        others = []
-        for start in range(0, len(left), _BLOCK_ROWS):
-            rows = left[start : start + _BLOCK_ROWS]
-            alike = text.alike(rows, layout)
-            others.append(rows[~alike])
-            found = rows[alike]
-            if len(found):
-                suspect[found] = text.odd_values(found, layout, self._fields, absent)
-        return np.concatenate(others) if others else left
+        alike, ends = text.alike(left, layout)
+        found = left[alike]
+        suspect[found] = text.odd_values(found, ends, layout, self._fields, absent)
+        return left[~alike]
 
 
-def _infinite(column: pa.Array) -> Mask | bool:
+def _infinite(batch: pa.RecordBatch) -> Mask:
     """The rows with an infinity, which JSON has not: it was a number beyond the type."""
-    if pa.types.is_floating(column.type):
-        return np.asarray(np.isinf(arrays.to_numpy(column)[0]), np.bool_)
-    if not pa.types.is_nested(column.type):
-        return False
-    inner = _infinite(column.flatten())
-    if isinstance(inner, bool) or not inner.any():
-        return False
+    found = np.zeros(batch.num_rows, np.bool_)
+    numbers = [arrays.to_numpy(column)[0] for column in batch.columns if pa.types.is_floating(column.type)]
+    # Python's lock is asked for after each call on much data, so there is one for all columns.
+    infinite = np.isinf(np.concatenate(numbers)) if numbers else found
+    if infinite.any():
+        found |= infinite.reshape(len(numbers), -1).any(axis=0)
+    for column in batch.columns:
+        if pa.types.is_nested(column.type):
+            found |= _infinite_in_lists(column)
+    return found
+
+
+def _infinite_in_lists(column: pa.Array) -> Mask:
     found = np.zeros(len(column), np.bool_)
-    found[arrays.to_numpy(pc.list_parent_indices(column))[0][inner]] = True
+    values = column.flatten()
+    if pa.types.is_nested(values.type):
+        inner: Mask = _infinite_in_lists(values)
+    elif pa.types.is_floating(values.type):
+        inner = np.isinf(arrays.to_numpy(values)[0])
+    else:
+        return found
+    if inner.any():
+        found[arrays.to_numpy(pc.list_parent_indices(column))[0][inner]] = True
     return found
 
 
@@ -221,23 +226,25 @@ class _Text:
             places[of_field[0]] = field
         return [(name, places.get(place)) for place, name in enumerate(names)]
 
-    def alike(self, rows: _Places, layout: _Layout) -> Mask:
-        """Which of these messages have the layout's names in its order."""
+    def alike(self, rows: _Places, layout: _Layout) -> tuple[Mask, _Places]:
+        """Which of these messages have the layout's names in its order, and where the names of those end."""
         alike = np.asarray(self._counts[rows] == len(layout.names), np.bool_)
-        ends = self._ends_of(rows[alike], layout)
+        firsts = self._firsts[rows[alike]]
+        ends = np.asarray(self._ends[firsts[:, None] + np.arange(len(layout.names))], np.int64)
         words = self._words[ends[:, layout.places] - layout.back] >> layout.excess
-        alike[alike] = np.equal(words, layout.words).all(axis=1)
-        return alike
+        same = np.equal(words, layout.words).all(axis=1)
+        alike[alike] = same
+        return alike, ends if same.all() else ends[same]
 
     def odd_values(
         self,
         rows: _Places,
+        ends: _Places,
         layout: _Layout,
         fields: Mapping[str, Field],
         absent: Mapping[str, Mask],
     ) -> Mask:
         """Which of these messages, of the layout, have a value that does not begin as it must."""
-        ends = self._ends_of(rows, layout)
         begins, at = self._first_bytes(ends + 2)
         odd = np.asarray(~layout.may_begin[np.arange(len(layout.names)), begins].all(axis=1), np.bool_)
         if len(layout.whole):
@@ -288,7 +295,3 @@ class _Text:
             return begins, places
         at = places + spaced
         return self._bytes[at], at
-
-    def _ends_of(self, rows: _Places, layout: _Layout) -> _Places:
-        firsts = self._firsts[rows]
-        return np.asarray(self._ends[firsts[:, None] + np.arange(len(layout.names))], np.int64)

@@ -28,8 +28,6 @@ _log = logging.getLogger("batchinfer.stream")
 _TICK_SECONDS = 0.1
 _GATHER_SECONDS = 0.004
 """How long messages gather in the client before they are polled, where there is time: a poll has its price."""
-_POLL_MESSAGES = 2048
-"""So few at a time that a client's objects are still in the processor's cache when they are made columns of."""
 _STALL_SECONDS = 1.0
 """After so long without room the partitions are paused. Shorter waits are not worth what the client drops then."""
 _SETTLED_SECONDS = 5.0
@@ -183,7 +181,7 @@ class StreamService:
             if left > 0 and not self._more:
                 stop.wait(min(_GATHER_SECONDS, left))
             timeout = 0.0
-        asked = min(_POLL_MESSAGES, self._flow.max_batch - self._gathered_count)
+        asked = self._flow.max_batch - self._gathered_count
         try:
             records = self._consumer.poll(asked, timeout)  # 1
         except Transient as e:
