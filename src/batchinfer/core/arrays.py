@@ -7,7 +7,7 @@ with one of its objects: most of a second at the start of every run, under Pytho
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ def from_texts(texts: Sequence[str]) -> pa.Array:
 
 def from_bytes(values: Sequence[bytes | None]) -> pa.LargeBinaryArray:
     """A binary array; None is null."""
-    given, present = values, None
+    present, given = None, cast(Sequence[bytes], values)
     if None in values:
         given = [value or b"" for value in values]
         present = pa.py_buffer(np.packbits([value is not None for value in values], bitorder="little"))
