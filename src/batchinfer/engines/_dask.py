@@ -300,7 +300,7 @@ def _check_scheduler(address: str) -> None:
         ) from e
     except Exception as e:
         raise Transient(
-            f"the Dask scheduler at '{address}' cannot be reached: {e.__cause__ or e}",
+            f"the Dask scheduler at '{address}' cannot be reached: {str(e.__cause__ or '') or e}",
             next_step="check that one runs there and that this machine may connect to it; then run again",
             address=address,
         ) from e

@@ -211,6 +211,16 @@ def test_a_damaged_message_is_judged_as_protobuf_judges_it_and_its_neighbours_st
         assert expected is None or "of another type" in reason or "64 bits" in reason
 
 
+@pytest.mark.parametrize("field", ["i", "q", "v"])
+def test_of_a_text_that_stands_twice_each_has_to_be_utf8(every: Decoder, field: str) -> None:
+    first, second = written({field: "a"}), written({field: "b"})
+    messages = [first + second, first.replace(b"a", b"\xff") + second, second]
+    assert read_by_protobuf(messages[1]) is None
+    decoded = every.decode(values(messages))
+    assert [row[field] for row in rows(decoded)] == ["b", "b"]
+    assert [place for place, _ in decoded.rejected] == [1]
+
+
 def test_enums_and_times_become_what_their_columns_hold(tmp_path: Path) -> None:
     fields = ["Colour c = 1", "Colour n = 2", "optional Colour o = 3", "google.protobuf.Timestamp t = 4"]
     file = protobuf_file(fields, imports=IMPORTS)
