@@ -28,6 +28,7 @@ _log = logging.getLogger("batchinfer.stream")
 _TICK_SECONDS = 0.1
 _GATHER_SECONDS = 0.004
 """How long messages gather in the client before they are polled, where there is time: a poll has its price."""
+_FIRST_MESSAGE_BYTES = 10_000
 _STALL_SECONDS = 1.0
 """After so long without room the partitions are paused. Shorter waits are not worth what the client drops then."""
 _SETTLED_SECONDS = 5.0
@@ -51,6 +52,11 @@ class Flow:
     def max_works(self) -> int:
         """Micro-batches in flight."""
         return 4 * self.threads + 4
+
+    @property
+    def max_work_bytes(self) -> int:
+        """Bytes of a micro-batch, but for what its last poll brought."""
+        return self.max_bytes // 4
 
     @property
     def max_commit(self) -> int:
@@ -105,6 +111,8 @@ class StreamService:
         self._gathered: list[Records] = []
         self._gathered_count = self._gathered_bytes = 0
         self._gathered_at = 0.0
+        self._message_bytes = _FIRST_MESSAGE_BYTES
+        """Of a message on average, as the last poll brought them: polls are bounded by bytes, too."""
         self._more = False
         """Whether the last poll brought all that it might."""
         self._durable: dict[TopicPartition, int] = {}
@@ -181,7 +189,8 @@ class StreamService:
             if left > 0 and not self._more:
                 stop.wait(min(_GATHER_SECONDS, left))
             timeout = 0.0
-        asked = self._flow.max_batch - self._gathered_count
+        room = max(0, self._flow.max_work_bytes - self._gathered_bytes) // self._message_bytes + 1
+        asked = min(self._flow.max_batch - self._gathered_count, room)
         try:
             records = self._consumer.poll(asked, timeout)  # 1
         except Transient as e:
@@ -195,12 +204,13 @@ class StreamService:
             self._gathered.append(records)
             self._gathered_count += len(records)
             self._gathered_bytes += records.nbytes
+            self._message_bytes = records.nbytes // len(records)
 
     def _is_due(self, now: float) -> bool:
         """Whether what was gathered goes on: there is enough, it waited long enough, or nothing else is under way."""
         return bool(self._gathered) and (
             self._gathered_count >= self._flow.max_batch
-            or self._gathered_bytes >= self._flow.max_bytes // 4
+            or self._gathered_bytes >= self._flow.max_work_bytes
             or now - self._gathered_at >= self._flow.max_latency_s
             or (self._flight.empty and not self._more)
         )

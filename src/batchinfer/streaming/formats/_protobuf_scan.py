@@ -123,7 +123,8 @@ class Scan:
         if field.repeated:
             self._lists[number].append(self._items(field, wire, rows, what))
         elif wire == SIZED:
-            if field.inner or field.type != pa.large_binary():  # submessages are merged, and of texts each has to be UTF-8
+            # Submessages are merged, and of texts each has to be UTF-8: protobuf knows how.
+            if field.inner or field.type != pa.large_binary():
                 self.odd[rows[seen[rows]]] = True
             starts, sizes = self._spans(rows, what)
             self._values[number][rows], self._sizes[number][rows] = starts, sizes
