@@ -28,7 +28,6 @@ _log = logging.getLogger("batchinfer.stream")
 _TICK_SECONDS = 0.1
 _GATHER_SECONDS = 0.004
 """How long messages gather in the client before they are polled, where there is time: a poll has its price."""
-_FIRST_MESSAGE_BYTES = 10_000
 _STALL_SECONDS = 1.0
 """After so long without room the partitions are paused. Shorter waits are not worth what the client drops then."""
 _SETTLED_SECONDS = 5.0
@@ -111,8 +110,8 @@ class StreamService:
         self._gathered: list[Records] = []
         self._gathered_count = self._gathered_bytes = 0
         self._gathered_at = 0.0
-        self._message_bytes = _FIRST_MESSAGE_BYTES
-        """Of a message on average, as the last poll brought them: polls are bounded by bytes, too."""
+        self._message_bytes = flow.max_work_bytes
+        """Of a message on average, as the last poll brought them; polls are bounded by bytes, too."""
         self._more = False
         """Whether the last poll brought all that it might."""
         self._durable: dict[TopicPartition, int] = {}
@@ -204,7 +203,7 @@ class StreamService:
             self._gathered.append(records)
             self._gathered_count += len(records)
             self._gathered_bytes += records.nbytes
-            self._message_bytes = records.nbytes // len(records)
+            self._message_bytes = -(-records.nbytes // len(records))
 
     def _is_due(self, now: float) -> bool:
         """Whether what was gathered goes on: there is enough, it waited long enough, or nothing else is under way."""
