@@ -6,9 +6,8 @@
 
 JSON of about 220 bytes with 13 features, on a machine that the embedded broker shares.
 
-    backlog   messages/s of `batchinfer stream --until-end`, exactly once, from the first poll to the last commit,
-              beside the model's own rate on all cores, and on those that broker and stream leave it; of several
-              `--members` of one group, from the first poll of any to the last commit
+    backlog   messages/s of `batchinfer stream --until-end`, exactly once, from the first commit to the last, beside the
+              model's own rate on all cores, and on those that broker and stream leave it; also of two `--members`
     latency   at a steady rate, from a message's timestamp to the commit of its prediction: p50 and p99, beside a bare
               relay (relay.py) and the time that the machine's host took away
     memory    peak resident memory of the service in each fifth of `--memory-records`, each a backlog
@@ -52,7 +51,9 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.set_defaults(repeats=1)
     parser.add_argument("--records", type=int, default=1_000_000, help="in the backlog")
-    parser.add_argument("--members", type=int, default=1, help="processes that share the backlog (2 at most)")
+    parser.add_argument(
+        "--members", type=int, choices=(1, 2), default=1, help="processes that share the backlog"
+    )
     parser.add_argument("--rate", type=int, default=5_000, help="messages a second for the latency")
     parser.add_argument("--seconds", type=float, default=20, help="of that rate")
     parser.add_argument("--memory-records", type=int, default=5_000_000)

@@ -202,8 +202,9 @@ class StreamService:
                 self._gathered_at = time.monotonic()
             self._gathered.append(records)
             self._gathered_count += len(records)
-            self._gathered_bytes += records.nbytes
-            self._message_bytes = -(-records.nbytes // len(records))
+            size = records.nbytes
+            self._gathered_bytes += size
+            self._message_bytes = -(-size // len(records))
 
     def _is_due(self, now: float) -> bool:
         """Whether what was gathered goes on: there is enough, it waited long enough, or nothing else is under way."""

@@ -33,7 +33,7 @@ class Backlog:
     def __init__(self, messages: int, size: int) -> None:
         self.end, self._size = messages, size
         self.at = 0
-        self.asked: list[int] = []
+        self.brought: list[int] = []
         self._listener: Listener | None = None
 
     def subscribe(self, _topics: Sequence[str], listener: Listener) -> None:
@@ -43,8 +43,8 @@ class Backlog:
         if self._listener is not None:
             self._listener.assigned([PARTITION])
             self._listener = None
-        self.asked.append(most)
         offsets = range(self.at, min(self.at + most, self.end))
+        self.brought += [len(offsets)] if offsets else []
         self.at += len(offsets)
         return Records.of(
             values=[b"x" * self._size] * len(offsets),
@@ -137,12 +137,13 @@ def streamed(backlog: Backlog, **flow: Any) -> Nowhere:
 @pytest.mark.parametrize("size", [1, 100, 20_000, 1_000_000])
 def test_a_micro_batch_is_bounded_by_messages_and_by_bytes(size: int) -> None:
     messages = min(50_000, 60_000_000 // size)
-    sink = streamed(Backlog(messages, size), max_batch=16_384)
+    sink = streamed(Backlog(messages, size))
     assert max(sink.sizes) <= 16_384
     assert max(sink.bytes) <= 8_000_000 / 4 + 2 * (size + 60)
 
 
 def test_a_poll_takes_what_a_micro_batch_does() -> None:
     backlog = Backlog(40_000, 10)
-    streamed(backlog, max_batch=1_000)
-    assert backlog.asked.count(1_000) >= 40
+    sink = streamed(backlog, max_batch=1_000, max_latency_s=60.0)
+    assert backlog.brought == [2, 998, *[1_000] * 39]
+    assert sink.sizes == [1_000] * 40
